@@ -1,0 +1,1 @@
+"""The recommender and search model as a BentoML service."""

@@ -1,0 +1,1 @@
+"""One Pulumi program, a stack per environment."""

@@ -1,0 +1,1 @@
+"""One module per public cloud behind the burst interface."""

@@ -1,0 +1,1 @@
+"""One file per component; program.py passes outputs between them."""

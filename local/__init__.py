@@ -1,0 +1,1 @@
+"""The stand: both sites on one machine, made of real parts."""

@@ -1,0 +1,1 @@
+"""Engine plugins for machines that cannot reach the official ones."""

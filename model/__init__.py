@@ -1,0 +1,1 @@
+"""Behaviour and product data in, a transformer that recommends and searches out."""
