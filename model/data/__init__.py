@@ -1,0 +1,1 @@
+"""Events and products: one schema, readers, importers, cleaning, splits, and a synthetic shop."""
