@@ -1,0 +1,187 @@
+"""`policies`: check plans, states and manifests against the rules, and list or document them.
+
+Exit codes: 0 nothing failed, 1 something did, 2 the question could not be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from policies.engine import Plan, Row
+    from policies.resource import Stack
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="policies", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    check = commands.add_parser("check", help="judge a plan, a state, manifests or a list")
+    _add_inputs(check)
+    check.add_argument(
+        "--format", choices=("text", "json", "sarif", "junit", "markdown"), default="text"
+    )
+    check.add_argument("--output", type=Path, metavar="FILE", help="write the report there")
+    listing = commands.add_parser("list", help="every rule")
+    listing.add_argument("--format", choices=("text", "json"), default="text")
+    docs = commands.add_parser("docs", help="the rules as Markdown (docs/policies.md)")
+    docs.add_argument("--output", type=Path, metavar="FILE")
+    report = commands.add_parser("report", help="a Markdown summary: findings and cost")
+    _add_inputs(report)
+    report.add_argument("--base", type=Path, metavar="FILE", help="JSON rows of the base branch")
+    report.add_argument("--output", type=Path, metavar="FILE", help="write the report there")
+    return parser
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--preview", type=Path, metavar="FILE", help="of `pulumi preview --json`")
+    source.add_argument("--state", type=Path, metavar="FILE", help="of `pulumi stack export`")
+    source.add_argument("--manifests", type=Path, metavar="PATH", help="Kubernetes YAML or JSON")
+    source.add_argument(
+        "--resources", type=Path, metavar="FILE", help="a JSON list of {type, name, properties}"
+    )
+    parser.add_argument("--rules", default="", metavar="ID,...", help="only these rules")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="enforcement and settings")
+    parser.add_argument("--waivers", type=Path, metavar="FILE", help="accepted findings")
+
+
+def _load(args: argparse.Namespace) -> Stack:
+    from policies import load
+
+    for door in ("preview", "state", "manifests", "resources"):
+        if path := getattr(args, door):
+            return getattr(load, door)(path)
+    raise AssertionError("argparse requires one door")
+
+
+def judged(args: argparse.Namespace) -> tuple[Stack, Plan, list[Row]]:
+    """The stack, the plan and the rows that the arguments ask for."""
+    from policies.engine import run
+    from policies.rules import all_rules
+
+    rules = all_rules()
+    only = [part.strip() for part in args.rules.split(",") if part.strip()]
+    plan = _plan(args, only)
+    stack = _load(args)
+    rows = run(stack, plan)
+    if args.waivers:
+        from datetime import UTC, datetime
+
+        from policies.settings import apply_waivers, read_waivers
+
+        waivers = read_waivers(args.waivers, rules)
+        rows = apply_waivers(rows, waivers, plan, datetime.now(UTC).date(), str(args.waivers))
+    return stack, plan, rows
+
+
+def _plan(args: argparse.Namespace, only: list[str]) -> Plan:
+    from policies.engine import Plan
+    from policies.load import InputError
+    from policies.rules import all_rules
+
+    rules = all_rules()
+    if args.config:
+        from policies.settings import plan_from, read_settings
+
+        return plan_from(rules, read_settings(args.config), only)
+    by_id = {rule.id: rule for rule in rules}
+    if missing := [name for name in only if name not in by_id]:
+        raise InputError(f"no rule {missing[0]!r}; `policies list` names them")
+    if only:
+        return Plan(tuple(by_id[name] for name in dict.fromkeys(only)), complete=False)
+    return Plan(tuple(rule for rule in rules if not rule.optional))
+
+
+def _write(text: str, output: Path | None) -> None:
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
+
+
+def _check(args: argparse.Namespace) -> int:
+    from policies.report import render, summary
+    from policies.rules import all_rules
+
+    _, _, rows = judged(args)
+    _write(render(rows, all_rules(), args.format), args.output)
+    if args.output:
+        sys.stderr.write(f"{summary(rows)}; report in {args.output}\n")
+    return int(any(row.blocks for row in rows))
+
+
+def _list(args: argparse.Namespace) -> int:
+    import json
+
+    from policies.rules import all_rules, topic_of
+
+    if args.format == "json":
+        entries = [
+            {
+                "id": rule.id,
+                "title": rule.title,
+                "severity": rule.severity.value,
+                "topic": topic_of(rule),
+                "anchors": list(rule.anchors),
+                "applies_to": sorted(rule.applies),
+                "optional": rule.optional,
+                "config": {
+                    name: {
+                        "type": option.type,
+                        "default": option.default,
+                        "description": option.description,
+                    }
+                    for name, option in rule.config.items()
+                },
+                "remediation": rule.remediation,
+            }
+            for rule in all_rules()
+        ]
+        sys.stdout.write(json.dumps(entries, indent=1) + "\n")
+    else:
+        for rule in all_rules():
+            mark = " (optional)" if rule.optional else ""
+            sys.stdout.write(f"{rule.severity.value:9}{rule.id:42}{rule.title}{mark}\n")
+    return 0
+
+
+def _docs(args: argparse.Namespace) -> int:
+    from policies.docs import render_docs
+
+    _write(render_docs(), args.output)
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from policies.summary import render_summary
+
+    stack, _, rows = judged(args)
+    _write(render_summary(stack, rows, args.base), args.output)
+    return int(any(row.blocks for row in rows))
+
+
+_COMMANDS = {"check": _check, "list": _list, "docs": _docs, "report": _report}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point; returns the exit code."""
+    from policies.load import InputError
+
+    args = _parser().parse_args(argv)
+    try:
+        return _COMMANDS[args.command](args)
+    except InputError as error:
+        sys.stderr.write(f"policies: {error}\n")
+        return 2
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has seen enough; no traceback for `| head`
+        return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,28 @@
+"""Types that no rule needs to judge: they carry no setting that could open a hole or a bill."""
+
+from __future__ import annotations
+
+PLAIN_TYPES = frozenset(
+    {
+        "aws:ec2/internetGateway:InternetGateway",
+        "aws:ec2/mainRouteTableAssociation:MainRouteTableAssociation",
+        "aws:ec2/route:Route",
+        "aws:ec2/routeTable:RouteTable",
+        "aws:ec2/routeTableAssociation:RouteTableAssociation",
+        "aws:ec2/vpnGateway:VpnGateway",
+        "aws:ec2/vpnGatewayAttachment:VpnGatewayAttachment",
+        "aws:ec2/vpnGatewayRoutePropagation:VpnGatewayRoutePropagation",
+        "aws:eks/accessEntry:AccessEntry",
+        "aws:eks/addon:Addon",
+        "aws:kms/alias:Alias",
+        "/Event",
+        "/Endpoints",
+        "/Secret",
+        "apps/ControllerRevision",
+        "apiextensions.k8s.io/CustomResourceDefinition",
+        "coordination.k8s.io/Lease",
+        "discovery.k8s.io/EndpointSlice",
+        "scheduling.k8s.io/PriorityClass",
+        "storage.k8s.io/StorageClass",
+    }
+)

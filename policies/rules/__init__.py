@@ -1,0 +1,31 @@
+"""Every rule, one file per topic."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+
+from policies.rule import Rule
+
+TOPICS = (
+    "k8s_pod_host",
+    "k8s_pod_privileges",
+    "k8s_pod_image",
+    "k8s_pod_resources",
+    "k8s_pod_secrets",
+)
+
+
+@cache
+def all_rules() -> tuple[Rule, ...]:
+    """Every rule in topic order. Ids are unique (a test says so)."""
+    found: list[Rule] = []
+    for topic in TOPICS:
+        module = import_module(f"policies.rules.{topic}")
+        found += [value for value in vars(module).values() if isinstance(value, Rule)]
+    return tuple(found)
+
+
+def topic_of(rule: Rule) -> str:
+    """The file that holds a rule."""
+    return rule.check.__module__.rsplit(".", 1)[1]
