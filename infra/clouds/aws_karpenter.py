@@ -1,0 +1,397 @@
+"""Karpenter's AWS side and its node pools: GPU nodes from zero, spot first, under a ceiling.
+
+Two NodePools per pool of the settings: spot with the higher weight, on-demand as the second
+choice. Karpenter's limits count per NodePool, so the ceiling is the sum of the two by construction.
+The rights follow the project's own CloudFormation template, less what a fixed instance profile
+makes unnecessary (creating and deleting profiles).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+import pulumi_kubernetes as k8s
+
+from infra.clouds.aws_account import (
+    Account,
+    Statement,
+    allow,
+    deny_plain_http,
+    document,
+    pod_trust,
+)
+from infra.clouds.burst import Capabilities, Capacity, GpuPool, dump, usable_types
+
+NAMESPACE = (
+    "kube-system"  # its pods must never be evicted for want of quota, as the project advises
+)
+SERVICE_ACCOUNT = "karpenter"
+SPOT_WEIGHT, ON_DEMAND_WEIGHT = 100, 10
+GPU_TAINT = "nvidia.com/gpu"
+INTERRUPTIONS = {
+    "health": {"source": ["aws.health"], "detail-type": ["AWS Health Event"]},
+    "spot": {"source": ["aws.ec2"], "detail-type": ["EC2 Spot Instance Interruption Warning"]},
+    "rebalance": {
+        "source": ["aws.ec2"], "detail-type": ["EC2 Instance Rebalance Recommendation"]
+    },
+    "state": {
+        "source": ["aws.ec2"], "detail-type": ["EC2 Instance State-change Notification"]
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class AwsKarpenterArgs:
+    account: Account
+    cluster_name: pulumi.Input[str]
+    node_role_name: str
+    node_profile: pulumi.Input[str]
+    node_subnet_ids: tuple[pulumi.Input[str], ...]
+    node_group_id: pulumi.Input[str]
+    gpu_pools: tuple[GpuPool, ...]
+    capabilities: Capabilities
+    zones: tuple[str, ...]
+    node_image: str
+    kubernetes: k8s.Provider
+
+
+class AwsKarpenter(pulumi.ComponentResource):
+    """Interruption queue, controller rights, node class and node pools."""
+
+    queue: aws.sqs.Queue
+    role: aws.iam.Role
+
+    def __init__(
+        self, name: str, args: AwsKarpenterArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("recsys:aws:Karpenter", name, None, opts)
+        self._name, self._args, self._account = name, args, args.account
+        self._child = pulumi.ResourceOptions(parent=self)
+        self.queue = self._interruptions()
+        self.role = self._controller()
+        self._node_class()
+        for pool in args.gpu_pools:
+            for capacity, gpus, weight in (
+                (Capacity.SPOT, pool.max_spot_gpus, SPOT_WEIGHT),
+                (Capacity.ON_DEMAND, pool.max_on_demand_gpus, ON_DEMAND_WEIGHT),
+            ):
+                if gpus:
+                    self._node_pool(pool, capacity, gpus, weight)
+        self.register_outputs({"queue": self.queue.name})
+
+    def _tags(self, *parts: str) -> dict[str, str]:
+        return self._account.tags("karpenter", self._account.name(*parts))
+
+    def _interruptions(self) -> aws.sqs.Queue:
+        account = self._account
+        queue_name = account.name("interruptions", limit=80)
+        queue_arn = account.arn("sqs", queue_name)
+        queue = aws.sqs.Queue(
+            self._name,
+            name=queue_name,
+            message_retention_seconds=300,  # a spot warning is worthless after two minutes
+            sqs_managed_sse_enabled=True,
+            tags=self._tags("interruptions"),
+            opts=self._child,
+        )
+        rules = {kind: account.name("interrupt", kind, limit=64) for kind in INTERRUPTIONS}
+        aws.sqs.QueuePolicy(
+            self._name,
+            queue_url=queue.url,
+            policy=document(
+                allow(
+                    "EventsOfThisSite",
+                    ["sqs:SendMessage"],
+                    [queue_arn],
+                    {
+                        "ArnEquals": {
+                            "aws:SourceArn": [
+                                account.arn("events", f"rule/{rule}") for rule in rules.values()
+                            ]
+                        }
+                    },
+                    {"Service": "events.amazonaws.com"},
+                ),
+                deny_plain_http("sqs:*", [queue_arn]),
+            ),
+            opts=self._child,
+        )
+        for kind, pattern in INTERRUPTIONS.items():
+            rule = aws.cloudwatch.EventRule(
+                f"{self._name}-{kind}",
+                name=rules[kind],
+                description=f"{pattern['detail-type'][0]} to Karpenter",
+                event_pattern=dump(pattern),
+                tags=self._tags("interrupt", kind),
+                opts=self._child,
+            )
+            aws.cloudwatch.EventTarget(
+                f"{self._name}-{kind}",
+                rule=rule.name,
+                arn=queue.arn,
+                target_id="karpenter-interruptions",
+                opts=self._child,
+            )
+        return queue
+
+    def _controller(self) -> aws.iam.Role:
+        account = self._account
+        cluster = account.prefix
+        role = aws.iam.Role(
+            self._name,
+            name=account.name("karpenter", limit=64),
+            description="Karpenter: start, tag and end instances of this cluster only",
+            assume_role_policy=pod_trust(account, cluster, NAMESPACE, SERVICE_ACCOUNT),
+            tags=self._tags("karpenter"),
+            opts=self._child,
+        )
+        queue_arn = account.arn("sqs", account.name("interruptions", limit=80))
+        for part, statements in {
+            "lifecycle": lifecycle_statements(account, cluster),
+            "discovery": discovery_statements(account),
+            "integration": integration_statements(
+                account, cluster, queue_arn, self._args.node_role_name
+            ),
+        }.items():
+            aws.iam.RolePolicy(
+                f"{self._name}-{part}",
+                name=part,
+                role=role.name,
+                policy=document(*statements),
+                opts=self._child,
+            )
+        aws.eks.PodIdentityAssociation(
+            self._name,
+            cluster_name=self._args.cluster_name,
+            namespace=NAMESPACE,
+            service_account=SERVICE_ACCOUNT,
+            role_arn=role.arn,
+            tags=self._tags("karpenter"),
+            opts=self._child,
+        )
+        return role
+
+    def _custom(self, name: str, version: str, kind: str, spec: dict[str, Any]) -> None:
+        k8s.apiextensions.CustomResource(
+            f"{self._name}-{name}",
+            api_version=version,
+            kind=kind,
+            metadata={"name": name, "labels": self._account.tags("karpenter", name)},
+            spec=spec,
+            opts=pulumi.ResourceOptions(parent=self, provider=self._args.kubernetes),
+        )
+
+    def _node_class(self) -> None:
+        args = self._args
+        for pool in args.gpu_pools:
+            self._custom(
+                pool.name,
+                "karpenter.k8s.aws/v1",
+                "EC2NodeClass",
+                {
+                    "amiSelectorTerms": [{"alias": args.node_image}],
+                    "instanceProfile": args.node_profile,
+                    "subnetSelectorTerms": [{"id": subnet} for subnet in args.node_subnet_ids],
+                    "securityGroupSelectorTerms": [{"id": args.node_group_id}],
+                    "associatePublicIPAddress": False,
+                    "metadataOptions": {
+                        "httpEndpoint": "enabled",
+                        "httpProtocolIPv6": "disabled",
+                        "httpPutResponseHopLimit": 1,
+                        "httpTokens": "required",
+                    },
+                    "blockDeviceMappings": [
+                        {
+                            "deviceName": "/dev/xvda",
+                            "rootVolume": True,
+                            "ebs": {
+                                "volumeType": "gp3",
+                                "volumeSize": f"{pool.disk_gib}Gi",
+                                "encrypted": True,
+                                "deleteOnTermination": True,
+                            },
+                        }
+                    ],
+                    # Local NVMe of GPU instances holds images and checkpoints in flight.
+                    "instanceStorePolicy": "RAID0",
+                    "detailedMonitoring": True,
+                    "tags": self._tags("gpu", pool.name),
+                },
+            )
+
+    def _node_pool(self, pool: GpuPool, capacity: Capacity, gpus: int, weight: int) -> None:
+        usable = usable_types(pool, capacity, self._args.capabilities)
+        self._custom(
+            f"{pool.name}-{capacity}",
+            "karpenter.sh/v1",
+            "NodePool",
+            {
+                "weight": weight,
+                "limits": {"nvidia.com/gpu": str(gpus)},
+                "disruption": {
+                    "consolidationPolicy": "WhenEmpty",  # never moves a training job to save cents
+                    "consolidateAfter": f"{pool.idle_minutes}m",
+                    "budgets": [{"nodes": "100%", "reasons": ["Empty"]}, {"nodes": "1"}],
+                },
+                "template": {
+                    "metadata": {
+                        "labels": {"recsys/pool": pool.name, "recsys/capacity": str(capacity)}
+                    },
+                    "spec": {
+                        "nodeClassRef": {
+                            "group": "karpenter.k8s.aws",
+                            "kind": "EC2NodeClass",
+                            "name": pool.name,
+                        },
+                        "expireAfter": f"{pool.expire_hours}h",
+                        # A job gets this long to write its checkpoint when a node must go.
+                        "terminationGracePeriod": "1h",
+                        "taints": [{"key": GPU_TAINT, "value": "true", "effect": "NoSchedule"}],
+                        "requirements": [
+                            _one_of("karpenter.sh/capacity-type", str(capacity)),
+                            _one_of("node.kubernetes.io/instance-type", *usable),
+                            _one_of("topology.kubernetes.io/zone", *self._args.zones),
+                            _one_of("kubernetes.io/arch", "amd64"),
+                            _one_of("kubernetes.io/os", "linux"),
+                        ],
+                    },
+                },
+            },
+        )
+
+
+def _one_of(key: str, *values: str) -> dict[str, Any]:
+    return {"key": key, "operator": "In", "values": list(values)}
+
+
+def lifecycle_statements(account: Account, cluster: str) -> list[Statement]:
+    """Start, tag and end instances that carry this cluster's tag and a node pool's."""
+    region, part = account.region, account.partition
+    owned = f"kubernetes.io/cluster/{cluster}"
+    made = [
+        f"arn:{part}:ec2:{region}:*:{kind}/*"
+        for kind in (
+            "fleet", "instance", "volume", "network-interface", "launch-template",
+            "spot-instances-request",
+        )
+    ]  # fmt: skip
+    request = {f"aws:RequestTag/{owned}": "owned", "aws:RequestTag/eks:eks-cluster-name": cluster}
+    of_a_pool = {"StringLike": {"aws:RequestTag/karpenter.sh/nodepool": "*"}}
+    existing = {
+        "StringEquals": {f"aws:ResourceTag/{owned}": "owned"},
+        "StringLike": {"aws:ResourceTag/karpenter.sh/nodepool": "*"},
+    }
+    return [
+        allow(
+            "UseSharedParts",
+            ["ec2:RunInstances", "ec2:CreateFleet"],
+            [
+                f"arn:{part}:ec2:{region}::image/*",
+                f"arn:{part}:ec2:{region}::snapshot/*",
+                *(
+                    f"arn:{part}:ec2:{region}:{account.id}:{kind}/*"
+                    for kind in ("security-group", "subnet", "capacity-reservation")
+                ),
+            ],
+        ),
+        allow(
+            "UseOwnLaunchTemplates",
+            ["ec2:RunInstances", "ec2:CreateFleet"],
+            [f"arn:{part}:ec2:{region}:*:launch-template/*"],
+            existing,
+        ),
+        allow(
+            "CreateOnlyTagged",
+            ["ec2:RunInstances", "ec2:CreateFleet", "ec2:CreateLaunchTemplate"],
+            made,
+            {"StringEquals": request, **of_a_pool},
+        ),
+        allow(
+            "TagWhileCreating",
+            ["ec2:CreateTags"],
+            made,
+            {
+                "StringEquals": {
+                    **request,
+                    "ec2:CreateAction": ["RunInstances", "CreateFleet", "CreateLaunchTemplate"],
+                },
+                **of_a_pool,
+            },
+        ),
+        allow(
+            "TagOwnInstances",
+            ["ec2:CreateTags"],
+            [f"arn:{part}:ec2:{region}:*:instance/*"],
+            {
+                **existing,
+                "StringEqualsIfExists": {"aws:RequestTag/eks:eks-cluster-name": cluster},
+                "ForAllValues:StringEquals": {
+                    "aws:TagKeys": ["eks:eks-cluster-name", "karpenter.sh/nodeclaim", "Name"]
+                },
+            },
+        ),
+        allow(
+            "EndOwnInstances",
+            ["ec2:TerminateInstances", "ec2:DeleteLaunchTemplate"],
+            [
+                f"arn:{part}:ec2:{region}:*:instance/*",
+                f"arn:{part}:ec2:{region}:*:launch-template/*",
+            ],
+            existing,
+        ),
+    ]
+
+
+def discovery_statements(account: Account) -> list[Statement]:
+    """Reads that AWS cannot narrow to a resource, held to this region where it can."""
+    return [
+        allow(
+            "ReadRegion",
+            [
+                f"ec2:Describe{what}"
+                for what in (
+                    "CapacityReservations", "Images", "Instances", "InstanceStatus",
+                    "InstanceTypeOfferings", "InstanceTypes", "LaunchTemplates",
+                    "PlacementGroups", "SecurityGroups", "SpotPriceHistory", "Subnets",
+                )
+            ],
+            "*",
+            {"StringEquals": {"aws:RequestedRegion": account.region}},
+        ),
+        allow(
+            "ReadImageParameters",
+            ["ssm:GetParameter"],
+            [f"arn:{account.partition}:ssm:{account.region}::parameter/aws/service/*"],
+        ),
+        allow("ReadPrices", ["pricing:GetProducts"], "*"),
+    ]  # fmt: skip
+
+
+def integration_statements(
+    account: Account, cluster: str, queue_arn: str, node_role: str
+) -> list[Statement]:
+    """The queue, the cluster, and handing the node role to EC2 and nobody else."""
+    return [
+        allow(
+            "ReadInterruptions",
+            ["sqs:DeleteMessage", "sqs:GetQueueUrl", "sqs:ReceiveMessage"],
+            [queue_arn],
+        ),
+        allow(
+            "PassNodeRole",
+            ["iam:PassRole"],
+            [account.role(node_role)],
+            {"StringEquals": {"iam:PassedToService": ["ec2.amazonaws.com"]}},
+        ),
+        allow(
+            "ReadInstanceProfile",
+            ["iam:GetInstanceProfile"],
+            [f"arn:{account.partition}:iam::{account.id}:instance-profile/{node_role}"],
+        ),
+        allow(
+            "FindApi", ["eks:DescribeCluster"], [account.arn("eks", f"cluster/{cluster}")]
+        ),
+    ]  # fmt: skip
