@@ -184,8 +184,14 @@ class AwsNetwork(pulumi.ComponentResource):
         edge_routes = aws.ec2.RouteTable(
             f"{self._name}-edge",
             vpc_id=self.vpc.id,
-            routes=[{"cidr_block": "0.0.0.0/0", "gateway_id": gateway.id}],
             tags=self._tags("routes", "edge"),
+            opts=self._child,
+        )
+        aws.ec2.Route(
+            f"{self._name}-edge",
+            route_table_id=edge_routes.id,
+            destination_cidr_block="0.0.0.0/0",
+            gateway_id=gateway.id,
             opts=self._child,
         )
         for plan in layout:

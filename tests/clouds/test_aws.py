@@ -109,7 +109,10 @@ def test_without_nat_there_is_no_way_to_the_internet_at_all(site: Engine) -> Non
 
 def test_nat_gives_every_zone_its_own_gateway(site_with_nat: Engine) -> None:
     assert len(site_with_nat.of("NatGateway")) == len(ARGS.zones)
-    for name, route in site_with_nat.of("Route").items():
+    routes = site_with_nat.of("Route")
+    assert "InternetGateway" in routes.pop("cloud-net-edge")["gatewayId"]
+    assert len(routes) == len(ARGS.zones)
+    for name, route in routes.items():
         zone = name.rsplit("-nat-")[-1]
         assert route["destinationCidrBlock"] == "0.0.0.0/0"
         assert f"-nat-{zone}|" in route["natGatewayId"], "a zone must not depend on another's NAT"
