@@ -17,6 +17,7 @@ from infra.clouds import aws as burst_aws
 from tests.clouds import terraform as tf
 from tests.clouds.engine import build
 from tests.clouds.samples import ARGS, NAT
+from tests.clouds.test_vpn_link import link
 
 MIRROR = Path(os.environ.get("TF_PLUGIN_MIRROR", "/opt/tf-plugins"))
 pytestmark = pytest.mark.skipif(
@@ -28,7 +29,11 @@ pytestmark = pytest.mark.skipif(
 @pytest.mark.slow
 @pytest.mark.parametrize("args", [ARGS, NAT], ids=["no-internet", "nat"])
 def test_the_real_provider_plans_every_resource_of_the_site(tmp_path: Path, args) -> None:
-    engine = build(lambda: burst_aws.AwsBurst("cloud", args))
+    def program() -> None:
+        burst_aws.AwsBurst("cloud", args)
+        link()
+
+    engine = build(program)
     schema = tf.provider_schema(tmp_path, MIRROR)
     made = tf.program(engine, schema)
     count = sum(len(each) for each in made["resource"].values())
