@@ -87,6 +87,12 @@ def test_a_folder_imports_only_what_the_design_allows(place: str) -> None:
                 "infra.clouds." + other.stem
                 for other in path.parent.glob(f"{path.stem.split('_')[0]}_*.py")
             }
+        if place == "infra/components":
+            # the other files of the same component; never another component
+            package |= {
+                "infra.components." + other.stem
+                for other in path.parent.glob(f"{path.stem.split('_')[0]}_*.py")
+            }
         for module, line in imports(path):
             if module.split(".")[0] in OURS and not allowed(
                 module, MAY_IMPORT_OURS[place] | package

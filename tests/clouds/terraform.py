@@ -52,6 +52,7 @@ TYPES = {
 }
 PREFIX = {"iam": "iam_", "s3": "s3_", "ec2": ""}
 RENAMED = {
+    ("aws_cloudwatch_metric_alarm", "name"): "alarm_name",
     ("aws_sns_topic_subscription", "topic"): "topic_arn",
     ("aws_budgets_budget", "cost_filters"): "cost_filter",
     ("aws_ecr_repository", "encryption_configurations"): "encryption_configuration",
