@@ -1,0 +1,191 @@
+"""The command `stand`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from local import cleanup, doctor, gpu, layout, owner, proc, settings, status
+from local.control_plane import ControlPlane
+from local.errors import StandError
+from local.paths import PROJECT, Folders, private_dir, state, write_private
+from local.settings import SITES
+from local.stand import Stand, can_root, node_record
+from local.tools import resolve
+from local.tools.table import GROUPS
+
+_BEGAN = time.monotonic()
+
+
+def say(text: str) -> None:
+    """One line of progress, on stderr with the seconds since the start."""
+    print(f"[{time.monotonic() - _BEGAN:6.1f}s] {text}", file=sys.stderr, flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. 0 = done, 1 = this machine stands in the way, 2 = wrong use."""
+    words = _parser().parse_args(argv)
+    try:
+        return int(words.run(words))
+    except StandError as error:
+        print(f"stand: {error}", file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        print("stand: interrupted; `stand up` goes on from here", file=sys.stderr)
+        return 1
+    except OSError as error:
+        # a full disk or a file of another user: the path says more than a traceback
+        print(f"stand: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="stand", description="Both sites on one machine, made of real parts."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    up = commands.add_parser("up", help="start everything, or repair what is not well")
+    up.add_argument("--timings", metavar="FILE", help="write the seconds of each part as JSON")
+    up.set_defaults(run=_up)
+
+    down = commands.add_parser("down", help="end everything and check that nothing is left")
+    down.add_argument("--purge", action="store_true", help="also delete databases and keys")
+    down.set_defaults(run=_down)
+
+    shown = commands.add_parser("status", help="one line a part")
+    shown.add_argument("--json", action="store_true")
+    shown.set_defaults(run=_status)
+
+    commands.add_parser("doctor", help="what this host lacks, and what follows").set_defaults(
+        run=_doctor
+    )
+    commands.add_parser("env", help='for the shell: eval "$(stand env)"').set_defaults(run=_env)
+    tools = commands.add_parser("tools", help="bring the tools, start nothing")
+    tools.add_argument("--all", action="store_true", help="also those that no workload runs yet")
+    tools.set_defaults(run=_tools)
+
+    scale = commands.add_parser("scale", help="set the number of simulated GPU nodes of a site")
+    scale.add_argument("site", choices=SITES)
+    scale.add_argument("count", type=int)
+    scale.set_defaults(run=_scale)
+
+    kill = commands.add_parser("kill-node", help="cut the power of a real node")
+    kill.add_argument("node")
+    kill.set_defaults(run=_kill_node)
+    return parser
+
+
+def _folders() -> Folders:
+    return Folders(state())
+
+
+def _up(words: argparse.Namespace) -> int:
+    wanted = settings.load()
+    rooted = can_root()
+    if not rooted:
+        say("no root here: control planes with simulated nodes only, no real node and no link")
+    folders = _folders()
+    with owner.only_one("up"):
+        stand = Stand(folders, wanted, rooted, say)
+        where = stand.up()
+    if words.timings:
+        write_private(Path(words.timings), json.dumps(stand.seconds, indent=1))
+    say(f"stand {where.stand} is up; endpoints in {folders.endpoints}")
+    return 0
+
+
+def _down(words: argparse.Namespace) -> int:
+    folders = _folders()
+    with owner.only_one("down"):
+        left = cleanup.down(folders, say, rooted=can_root(), purge=words.purge)
+    for line in left:
+        print(f"left: {line}", file=sys.stderr)
+    if left:
+        raise StandError(f"{len(left)} things are left", "run `stand down` again, then report it")
+    say("the stand is down; nothing of it is left on this machine")
+    return 0
+
+
+def _status(words: argparse.Namespace) -> int:
+    lines = status.collect(_folders(), settings.load())
+    if words.json:
+        print(json.dumps([line.plain() for line in lines], indent=1))
+    else:
+        print(status.table(lines))
+    return 0 if lines and all(line.state == "up" for line in lines) else 1
+
+
+def _doctor(words: argparse.Namespace) -> int:
+    del words
+    findings = doctor.examine(_folders())
+    print(doctor.report(findings))
+    return 1 if any(one.grave for one in findings) else 0
+
+
+def _env(words: argparse.Namespace) -> int:
+    del words
+    print(environment(_folders()))
+    return 0
+
+
+def environment(folders: Folders) -> str:
+    """What a shell needs for `pulumi up -s local` from the repository root."""
+    home = private_dir(folders.pulumi)
+    backend = private_dir(home / "state")
+    passphrase = home / "passphrase"
+    if not passphrase.exists():
+        write_private(passphrase, os.urandom(24).hex())
+    places = [
+        folders.root / "bin", PROJECT / "local" / "plugins" / "bin", PROJECT / ".venv" / "bin",
+    ]  # fmt: skip
+    current = [one for one in os.environ.get("PATH", "").split(":") if one not in map(str, places)]
+    values = {
+        "PATH": ":".join([*map(str, places), *current]),
+        "PULUMI_BACKEND_URL": f"file://{backend}",
+        "PULUMI_HOME": str(private_dir(home / "home")),
+        "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase),
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+    }
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in values.items())
+
+
+def _tools(words: argparse.Namespace) -> int:
+    extra = settings.load().workload_tools
+    if words.all:
+        extra = tuple(group.name for group in GROUPS)
+    tools = resolve.resolve(say, rooted=can_root(), extra=extra)
+    resolve.link_all(tools, _folders().root / "bin")
+    for name, one in sorted(tools.found.items()):
+        print(f"{name:24} {one.version or '-':10} {one.source:9} {one.path}")
+    return 0
+
+
+def _scale(words: argparse.Namespace) -> int:
+    folders = _folders()
+    where = layout.read(folders)
+    if where is None:
+        raise StandError(f"no stand in {folders.root}", "run `stand up`")
+    plane = ControlPlane(folders, where.sites[words.site], resolve.Tools({}))
+    pool = settings.load().site(words.site).gpu_nodes
+    gpu.scale(plane.client, words.site, pool, words.count)
+    say(f"{words.site}: {len(gpu.existing(plane.client))} simulated GPU nodes")
+    return 0
+
+
+def _kill_node(words: argparse.Namespace) -> int:
+    record = node_record(_folders(), words.node)
+    record.identity.signal(proc.signal.SIGKILL)
+    if not record.identity.wait_gone(10):
+        raise StandError(f"{words.node} (pid {record.identity.pid}) survives SIGKILL")
+    say(f"{words.node} is dead; `stand up` brings it back")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

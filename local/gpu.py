@@ -1,0 +1,97 @@
+"""Simulated GPU nodes: the real scheduler places pods on them, KWOK pretends to run these."""
+
+from __future__ import annotations
+
+from local.errors import StandError
+from local.kube import ApiError, Client, Json
+from local.settings import GpuPool
+
+ANNOTATION = ("kwok.x-k8s.io/node", "fake")
+LABEL = ("stand.hybrid-recommender/node", "simulated")
+
+
+def template(site: str, pool: GpuPool) -> Json:
+    """A Node without a name. Whatever creates nodes from zero starts from this."""
+    resources = {
+        "cpu": "64", "memory": "512Gi", "ephemeral-storage": "1Ti", "pods": "110",
+        "nvidia.com/gpu": str(pool.gpus),
+    }  # fmt: skip
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "annotations": {ANNOTATION[0]: ANNOTATION[1], "node.alpha.kubernetes.io/ttl": "0"},
+            "labels": {
+                LABEL[0]: LABEL[1],
+                "kubernetes.io/os": "linux",
+                "kubernetes.io/arch": "amd64",
+                "nvidia.com/gpu.present": "true",
+                "topology.kubernetes.io/region": site,
+                "topology.kubernetes.io/zone": f"{site}-a",
+            },
+        },
+        "spec": {
+            "taints": [{"key": ANNOTATION[0], "value": ANNOTATION[1], "effect": "NoSchedule"}]
+        },
+        "status": {
+            "capacity": resources,
+            "allocatable": resources,
+            "nodeInfo": {
+                "architecture": "amd64", "operatingSystem": "linux", "kubeletVersion": "fake",
+                "bootID": "", "containerRuntimeVersion": "", "kernelVersion": "",
+                "kubeProxyVersion": "fake", "machineID": "", "osImage": "", "systemUUID": "",
+            },
+        },
+    }  # fmt: skip
+
+
+def names(site: str, count: int) -> list[str]:
+    return [f"{site}-gpu-{index:02d}" for index in range(count)]
+
+
+def existing(client: Client) -> list[str]:
+    """Names of the simulated nodes that are there, whoever made them."""
+    found = client.items(f"/api/v1/nodes?labelSelector={LABEL[0]}%3D{LABEL[1]}")
+    return sorted(str(node["metadata"]["name"]) for node in found)
+
+
+def add(client: Client, site: str, pool: GpuPool, count: int) -> int:
+    """See that the first `count` nodes of the pool exist; how many had to be made."""
+    have = set(existing(client))
+    made = 0
+    for name in names(site, count):
+        if name in have:
+            continue
+        node = template(site, pool)
+        node["metadata"]["name"] = name
+        node["metadata"]["labels"]["kubernetes.io/hostname"] = name
+        try:
+            client.request("POST", "/api/v1/nodes", node)
+        except ApiError as error:
+            if error.status != 409:  # somebody else was quicker
+                raise
+        made += 1
+    return made
+
+
+def scale(client: Client, site: str, pool: GpuPool, count: int) -> None:
+    """Exactly `count` nodes of the pool. Nodes that other components named stay."""
+    if not 0 <= count <= pool.most:
+        raise StandError(
+            f"{count} GPU nodes asked for {site}, it may have 0 to {pool.most}", code=2
+        )
+    add(client, site, pool, count)
+    keep = set(names(site, count))
+    for name in existing(client):
+        if name in set(names(site, pool.most)) - keep:
+            client.delete(f"/api/v1/nodes/{name}")
+
+
+def ready(client: Client) -> int:
+    """How many simulated nodes are Ready."""
+    found = client.items(f"/api/v1/nodes?labelSelector={LABEL[0]}%3D{LABEL[1]}")
+    return sum(
+        any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+        for node in found
+        if (conditions := node["status"].get("conditions") or [])
+    )

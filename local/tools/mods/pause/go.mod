@@ -1,0 +1,3 @@
+module hybrid-recommender/tools/pause
+
+go 1.21
