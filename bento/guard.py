@@ -1,0 +1,253 @@
+"""The outermost layer: request ids, early refusal, one log line per request, JSON for every error.
+
+Nothing that a client sends may become a status of 500 or above: what the handlers do not expect is
+logged with its place in the code and answered as JSON without details.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import secrets
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bento import metrics
+from bento.errors import (
+    BadBodyError,
+    MediaTypeError,
+    MethodError,
+    NotFoundError,
+    RefusedError,
+    ServiceError,
+    TooLargeError,
+)
+from bento.logs import request_id as current_request
+from bento.types import FieldError
+
+log = logging.getLogger("bento.access")
+
+LIMITED = {"/recommend": 128 * 1024, "/search": 128 * 1024, "/events": 1024 * 1024}
+KNOWN = {*LIMITED, "/", "/model", "/metrics", "/livez", "/readyz", "/healthz", "/openapi.json"}
+QUIET = {"/livez", "/readyz", "/healthz", "/metrics"}
+# A body over its limit is read to its end up to here, so that the client sees the answer instead
+# of a broken connection; beyond, the connection is closed.
+DRAIN = 16 * 1024 * 1024
+BODY_TIMEOUT_S = 10
+TICK_S = 0.01
+GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
+
+
+class Admission:
+    """Says when this process has more to do than it can answer in time."""
+
+    def __init__(self, max_in_flight: int, max_lag_s: float) -> None:
+        self.max_in_flight = max_in_flight
+        self.max_lag_s = max_lag_s
+        self.in_flight = 0
+        self._lag = 0.0
+        self._due = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin measuring; needs a running event loop."""
+        self._task = asyncio.get_running_loop().create_task(self._measure(), name="lag")
+
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _measure(self) -> None:
+        while True:
+            self._due = time.perf_counter() + TICK_S
+            await asyncio.sleep(TICK_S)
+            lag = max(0.0, time.perf_counter() - self._due)
+            # Rises at once, falls over a few ticks: one long pause does not flap.
+            self._lag = max(lag, self._lag * 0.7)
+            metrics.LOOP_LAG.set(self._lag)
+            metrics.IN_FLIGHT.set(self.in_flight)
+
+    @property
+    def lag(self) -> float:
+        """Seconds that work waits for the event loop, the tick now overdue included."""
+        overdue = time.perf_counter() - self._due if self._due else 0.0
+        return max(self._lag, overdue)
+
+    def refuse(self) -> RefusedError | None:
+        """The refusal, if one is due."""
+        if self.in_flight >= self.max_in_flight:
+            metrics.REFUSED.labels("in_flight").inc()
+            return RefusedError("too many requests are under way", retry_after_s=1)
+        if self.lag > self.max_lag_s:
+            metrics.REFUSED.labels("lag").inc()
+            return RefusedError("the service is overloaded", retry_after_s=1)
+        return None
+
+
+class Guard:
+    """ASGI middleware around the whole service."""
+
+    def __init__(self, app: ASGIApp, admission: Admission) -> None:
+        self.app = app
+        self.admission = admission
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        path: str = scope["path"]
+        request_id = _request_id(scope)
+        token = current_request.set(request_id)
+        state = scope.setdefault("state", {})
+        state["request_id"], state["began"] = request_id, began
+        answered = _Answer(send, request_id)
+        limited = path in LIMITED
+        self.admission.in_flight += limited
+        try:
+            if limited and (refusal := self.admission.refuse()) is not None:
+                raise refusal
+            await self.app(scope, receive, answered)
+        except ServiceError as error:
+            await answered.error(error)
+        except Exception:
+            log.exception("request failed")
+            await answered.error(ServiceError("internal error; the log has it under this id"))
+        finally:
+            self.admission.in_flight -= limited
+            _finish(path, scope["method"], answered.status, began)
+            current_request.reset(token)
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and GIVEN_ID.fullmatch(value):
+            return value.decode("ascii")
+    return secrets.token_hex(8)
+
+
+def _finish(path: str, method: str, status: int, began: float) -> None:
+    # A path that a client made up may hold personal data and would be a metric label without end.
+    endpoint = path if path in KNOWN else "other"
+    metrics.REQUESTS.labels(endpoint, str(status)).inc()
+    level = logging.DEBUG if endpoint in QUIET else logging.INFO
+    if log.isEnabledFor(level):
+        took = round((time.perf_counter() - began) * 1000, 2)
+        extra = {"endpoint": endpoint, "method": method, "status": status, "ms": took}
+        log.log(level, "request", extra=extra)
+
+
+class _Answer:
+    """Passes messages on, adds the request id, and turns bare 404 and 405 into JSON."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self.request_id = request_id
+        self.status = 0
+        self._replaced = False
+
+    async def __call__(self, message: Message) -> None:
+        if self._replaced:
+            return
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = message.setdefault("headers", [])
+            if self.status in (404, 405) and _is_text(headers):
+                self._replaced = True
+                await self._bare(self.status, headers)
+                return
+            headers.append((b"x-request-id", self.request_id.encode()))
+        await self._send(message)
+
+    async def _bare(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        if status == 404:
+            error: ServiceError = NotFoundError(
+                "no such path; see /openapi.json",
+                [FieldError(field="path", message="is not one of the service's paths")],
+            )
+        else:
+            error = MethodError(
+                "this path takes another method; see /openapi.json",
+                [FieldError(field="method", message="is not allowed here")],
+            )
+        allow = {k.decode(): v.decode() for k, v in headers if k == b"allow"}
+        await self._write(error, allow)
+
+    async def error(self, error: ServiceError) -> None:
+        """Answer with an error unless an answer has begun."""
+        if self.status == 0:
+            await self._write(error, {})
+
+    async def _write(self, error: ServiceError, more: dict[str, str]) -> None:
+        self.status = error.status
+        body = error.body(self.request_id)
+        headers = {
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            "x-request-id": self.request_id,
+            **error.headers(),
+            **more,
+        }
+        raw = [(k.encode(), v.encode()) for k, v in headers.items()]
+        await self._send({"type": "http.response.start", "status": error.status, "headers": raw})
+        await self._send({"type": "http.response.body", "body": body})
+
+
+def _is_text(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(k == b"content-type" and v.startswith(b"text/plain") for k, v in headers)
+
+
+def check_media_type(scope: Scope) -> None:
+    """Refuse everything but UTF-8 JSON, sent as it is."""
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            kind, _, rest = value.decode("latin-1").partition(";")
+            charset = re.search(r"charset\s*=\s*\"?([^\s;\"]+)", rest, re.IGNORECASE)
+            if kind.strip().lower() != "application/json":
+                raise _media("content-type", "must be application/json", kind)
+            if charset and charset[1].lower() not in ("utf-8", "utf8"):
+                raise _media("content-type", "must have charset utf-8 or none", charset[1])
+        elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            raise _media(
+                "content-encoding", "is not taken; send the body as it is", value.decode("latin-1")
+            )
+    if not any(name == b"content-type" for name, _ in scope["headers"]):
+        raise _media("content-type", "is missing; send application/json", None)
+
+
+def _media(field: str, rule: str, found: str | None) -> MediaTypeError:
+    shown = None if found is None else json.dumps(found)[1:81]
+    return MediaTypeError(f"{field} {rule}", [FieldError(field=field, message=rule, found=shown)])
+
+
+async def read_body(scope: Scope, receive: Receive) -> bytes:
+    """The whole body, or TooLargeError; never holds more than the path's limit."""
+    limit = LIMITED[scope["path"]]
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            more = True
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise BadBodyError("the connection closed before the body ended")
+                part: bytes = message.get("body", b"")
+                more = message.get("more_body", False)
+                size += len(part)
+                if size <= limit:
+                    parts.append(part)
+                elif size > DRAIN:
+                    break
+    except TimeoutError:
+        fault = FieldError(field="body", message=f"did not arrive within {BODY_TIMEOUT_S} s")
+        raise BadBodyError("body did not arrive in time", [fault]) from None
+    if size > limit:
+        rule = f"has more than {limit} bytes; send fewer or shorter values"
+        found = f"{size} bytes" if size <= DRAIN else f"over {DRAIN} bytes"
+        fault = FieldError(field="body", message=rule, found=found)
+        raise TooLargeError(f"body {rule}", [fault])
+    return b"".join(parts)

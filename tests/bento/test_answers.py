@@ -1,0 +1,161 @@
+"""What the service answers, in the ordinary and in the odd cases."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.bento.conftest import Service, running
+from tests.bento.shop import served, shop
+
+ITEMS = [product.id for product in shop().products]
+
+
+def ask(tmp_path: Path, talk: Callable[[Service], Awaitable[None]], **settings: object) -> None:
+    async def run() -> None:
+        async with running(tmp_path, **settings) as service:
+            await talk(service)
+
+    asyncio.run(run())
+
+
+def test_an_explicit_history_is_ranked_and_never_answered_back(tmp_path: Path) -> None:
+    history = next(iter(shop().sequences().values()))[:5]
+
+    async def talk(service: Service) -> None:
+        answer = await service.post("/recommend", {"history": history, "k": 7})
+        assert answer["tier"] == "ranker"
+        assert answer["model_version"] == "counts-1"
+        assert answer["history_source"] == "request"
+        assert answer["latency_ms"] > 0
+        found = [item["item_id"] for item in answer["items"]]
+        assert len(set(found)) == 7
+        assert not set(found) & set(history), "seen items came back"
+        scores = [item["score"] for item in answer["items"]]
+        assert scores == sorted(scores, reverse=True)
+
+    ask(tmp_path, talk)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"user_id": "nobody"},
+        {"history": []},
+        {"history": ["no-such-item", "nor-this"]},
+    ],
+)
+def test_who_is_not_known_gets_the_popular_list_and_is_told(body: dict, tmp_path: Path) -> None:
+    async def talk(service: Service) -> None:
+        answer = await service.post("/recommend", {**body, "k": 3})
+        best = [i for i, _ in served().predictor.sold.most_common(3)]
+        assert [item["item_id"] for item in answer["items"]] == best
+        assert answer["tier"] == "popular"
+        assert "popular" in answer["note"]
+        assert answer["history_used"] == 0
+        assert answer["history_unknown"] == len(body.get("history", []))
+
+    ask(tmp_path, talk)
+
+
+def test_more_items_than_the_catalogue_has_gives_all_that_are_left(tmp_path: Path) -> None:
+    async def talk(service: Service) -> None:
+        answer = await service.post("/recommend", {"history": ITEMS[:2], "k": 500})
+        found = {item["item_id"] for item in answer["items"]}
+        assert found == set(ITEMS[2:])
+        assert str(len(ITEMS) - 2) in answer["note"]
+
+    ask(tmp_path, talk)
+
+
+@pytest.mark.parametrize("body", [{"history": ITEMS[:3]}, {}])
+def test_every_answered_item_passes_the_filters(body: dict, tmp_path: Path) -> None:
+    top = shop().products[0].category[0]
+    filters = {"category": [top], "price_min": 5.0, "price_max": 80.0, "in_stock": True}
+    by_id = {product.id: product for product in shop().products}
+
+    async def talk(service: Service) -> None:
+        answer = await service.post("/recommend", {**body, "k": 200, "filters": filters})
+        passing = {
+            p.id
+            for p in by_id.values()
+            if p.category[0] == top and p.price and 5 <= p.price <= 80 and p.in_stock
+        } - set(body.get("history", []))
+        assert passing, "the synthetic shop must have such products for this test to say anything"
+        assert {item["item_id"] for item in answer["items"]} == passing
+
+    ask(tmp_path, talk)
+
+
+@pytest.mark.parametrize("path", ["/recommend", "/search"])
+def test_filters_that_leave_nothing_give_an_empty_answer_that_says_so(
+    path: str, tmp_path: Path
+) -> None:
+    async def talk(service: Service) -> None:
+        body = {"filters": {"category": ["No such aisle"]}}
+        body |= {"query": "lamp"} if path == "/search" else {"history": ITEMS[:2]}
+        answer = await service.post(path, body)
+        assert answer["items"] == []
+        assert answer["note"] == "no item passes the filters"
+
+    ask(tmp_path, talk)
+
+
+def test_excluded_items_and_the_context_item_are_not_answered(tmp_path: Path) -> None:
+    async def talk(service: Service) -> None:
+        first = await service.post("/recommend", {"context_item": ITEMS[4], "k": 5})
+        assert first["tier"] == "ranker", "the context item alone is a history"
+        found = [item["item_id"] for item in first["items"]]
+        assert ITEMS[4] not in found
+        second = await service.post(
+            "/recommend", {"context_item": ITEMS[4], "k": 5, "exclude": [*found[:2], "unknown"]}
+        )
+        assert not {item["item_id"] for item in second["items"]} & set(found[:2])
+
+    ask(tmp_path, talk)
+
+
+def test_search_finds_the_product_by_its_title_with_details_on_request(tmp_path: Path) -> None:
+    product = shop().products[3]
+
+    async def talk(service: Service) -> None:
+        answer = await service.post("/search", {"query": product.title, "details": True, "k": 3})
+        best = answer["items"][0]
+        assert best["title"] == product.title or best["score"] > 0
+        assert best["category"]
+        plain = await service.post("/search", {"query": product.title, "k": 3})
+        assert set(plain["items"][0]) == {"item_id", "score"}
+
+    ask(tmp_path, talk)
+
+
+def test_events_without_a_store_are_refused_and_not_swallowed(tmp_path: Path) -> None:
+    event = {
+        "event_id": "event-0001",
+        "user_id": "u1",
+        "kind": "view",
+        "time": datetime.now(UTC).isoformat(),
+        "item_id": ITEMS[0],
+    }
+
+    async def talk(service: Service) -> None:
+        answer = await service.post("/events", {"events": [event]}, status=503)
+        assert answer["error"] == "unavailable"
+
+    ask(tmp_path, talk)
+
+
+def test_the_model_endpoint_tells_what_is_served(tmp_path: Path) -> None:
+    async def talk(service: Service) -> None:
+        found = (await service.client.get("/model")).json()
+        assert found["model_version"] == "counts-1"
+        assert found["items"] == len(ITEMS)
+        assert found["tier"] == "ranker"
+        assert found["tiers"] == ["ranker", "popular"]
+
+    ask(tmp_path, talk)
