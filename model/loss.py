@@ -44,7 +44,7 @@ class NegativeSampler:
     """Draws item numbers: a share uniformly, the rest by popularity ** `power`."""
 
     def __init__(self, popularity: Tensor, count: int, uniform: float = 0.5, power: float = 0.75):
-        if not 0 < count:
+        if not count > 0:
             raise ValueError(f"{count} negatives; give at least one")
         by_popularity = popularity.double().clamp(min=0) ** power
         total = by_popularity.sum()

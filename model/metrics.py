@@ -74,9 +74,7 @@ def coverage(lists: NDArray[np.int64], items: int) -> float:
     return len(shown) / items
 
 
-def popularity_bias(
-    lists: NDArray[np.int64], popularity: NDArray[np.int64]
-) -> Mapping[str, float]:
+def popularity_bias(lists: NDArray[np.int64], popularity: NDArray[np.int64]) -> Mapping[str, float]:
     """How far lists lean to what is popular already.
 
     `mean_percentile`: where a recommended item stands by popularity, 1 = the most popular.

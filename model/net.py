@@ -104,9 +104,7 @@ class Recommender(nn.Module):
             )
             nn.init.normal_(self.attribute.weight, std=spread)
             self.register_buffer("features", torch.zeros(config.attribute_links, dtype=torch.long))
-            self.register_buffer(
-                "feature_offsets", torch.zeros(config.items + 1, dtype=torch.long)
-            )
+            self.register_buffer("feature_offsets", torch.zeros(config.items + 1, dtype=torch.long))
             if features is not None:
                 self.features.copy_(torch.from_numpy(features.values))
                 self.feature_offsets.copy_(torch.from_numpy(features.offsets))

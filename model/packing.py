@@ -47,9 +47,7 @@ class Packed(NamedTuple):
         )
 
 
-def pack(
-    sequences: Sequence[NDArray[np.int64]], max_length: int, waste: float = WASTE
-) -> Packed:
+def pack(sequences: Sequence[NDArray[np.int64]], max_length: int, waste: float = WASTE) -> Packed:
     """Lay non-empty sequences of at most `max_length` events end to end, shortest first."""
     unsorted = np.array([len(s) for s in sequences], dtype=np.int64)
     if len(unsorted) == 0 or unsorted.min() < 1 or unsorted.max() > max_length:
@@ -70,9 +68,7 @@ def pack(
         span = np.arange(lengths[last - 1])[None]
         real = span < lengths[first:last, None]
         take = np.where(real, bounds[first:last, None] + span, bounds[first:last, None])
-        groups.append(
-            Group(torch.from_numpy(take), torch.from_numpy(np.flatnonzero(real.ravel())))
-        )
+        groups.append(Group(torch.from_numpy(take), torch.from_numpy(np.flatnonzero(real.ravel()))))
         first = last
     return Packed(
         torch.from_numpy(items.astype(np.int64)),

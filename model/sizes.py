@@ -31,7 +31,7 @@ class Size(NamedTuple):
 SIZES: dict[str, Size] = {
     "tiny": Size(32, 1, 1, 2.0, "tests on a busy CPU"),
     "small": Size(64, 1, 1, 2.0, "a first look on a CPU"),
-    "base": Size(128, 2, 2, 2.0, "the default: minutes on two cores"),
+    "base": Size(128, 1, 1, 2.0, "the default: minutes on two cores"),
     "large": Size(512, 8, 8, 2.7, "one GPU"),
     "xl": Size(2048, 24, 16, 2.7, "several GPUs, FSDP2, embeddings sharded"),
 }
