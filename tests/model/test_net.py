@@ -136,7 +136,7 @@ def test_a_tiny_model_learns_eight_users_by_heart() -> None:
     corpus = build([*users, ("all", [str(i) for i in range(40)])])
     config = NetConfig(items=40, width=32, layers=1, heads=1, max_length=40, dropout=0)
     train = TrainConfig(batch=9, lr=5e-3, warmup=5, ema=0)
-    fit = Fit(Recommender(config), corpus, train, Workers("cpu"), epochs=250)
+    fit = Fit(Recommender(config), corpus, train, Workers("cpu"), epochs=120)
     fit.run(Silence(), lambda: None)
     histories = [corpus.sequence(n)[:-1] for n in range(8)]
     nexts = np.array([corpus.sequence(n)[-1] for n in range(8)])
