@@ -14,6 +14,7 @@ from local import cleanup, doctor, gpu, layout, owner, proc, settings, status
 from local.control_plane import ControlPlane
 from local.errors import StandError
 from local.paths import PROJECT, Folders, private_dir, state, write_private
+from local.plugins import install as plugins
 from local.settings import SITES
 from local.stand import Stand, can_root, node_record
 from local.tools import resolve
@@ -141,14 +142,19 @@ def environment(folders: Folders) -> str:
     passphrase = home / "passphrase"
     if not passphrase.exists():
         write_private(passphrase, os.urandom(24).hex())
-    places = [
-        folders.root / "bin", PROJECT / "local" / "plugins" / "bin", PROJECT / ".venv" / "bin",
-    ]  # fmt: skip
+    tools = folders.root / "bin"
+    pulumi_home = private_dir(home / "home")
+    if (tools / "pulumi").exists():
+        # From here the engine takes its plugins without a warning in every command's output.
+        plugins.install(pulumi_home, tools / "pulumi")
+        places = [pulumi_home / "bin", tools, PROJECT / ".venv" / "bin"]
+    else:
+        places = [tools, PROJECT / "local" / "plugins" / "bin", PROJECT / ".venv" / "bin"]
     current = [one for one in os.environ.get("PATH", "").split(":") if one not in map(str, places)]
     values = {
         "PATH": ":".join([*map(str, places), *current]),
         "PULUMI_BACKEND_URL": f"file://{backend}",
-        "PULUMI_HOME": str(private_dir(home / "home")),
+        "PULUMI_HOME": str(pulumi_home),
         "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
     }
