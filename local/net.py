@@ -15,11 +15,11 @@ from local.proc import run
 NETNS = Path("/run/netns")
 
 
-def namespaces() -> list[str]:
-    """Our network namespaces on this machine, whichever stand made them."""
+def namespaces(prefix: str = PREFIX) -> list[str]:
+    """Network namespaces on this machine with our prefix, whichever stand made them."""
     if not NETNS.is_dir():
         return []
-    return sorted(path.name for path in NETNS.iterdir() if path.name.startswith(PREFIX))
+    return sorted(path.name for path in NETNS.iterdir() if path.name.startswith(prefix))
 
 
 def is_namespace(name: str) -> bool:

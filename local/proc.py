@@ -92,6 +92,7 @@ class Part:
     ready_in: float = 60.0  # seconds
     stop_with: signal.Signals = signal.SIGTERM
     unshare: tuple[str, ...] = ()  # flags of unshare(1), for nodes
+    marker: str = MARKER  # another one: not part of a stand
 
     def fingerprint(self) -> str:
         """Changes whenever the command, its binary or its configuration does."""
@@ -240,7 +241,7 @@ def start(folders: Folders, part: Part) -> Record:
         "HOME": str(folders.root),
         "LANG": "C.UTF-8",
         **part.env,
-        MARKER: f"{folders.root}:{part.name}",
+        part.marker: f"{folders.root}:{part.name}",
     }
     with log.open("wb") as output:
         child = subprocess.Popen(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from local.errors import StandError
@@ -40,18 +40,20 @@ def find(package: Package, program: str) -> Path | None:
     return Path(path)
 
 
-def missing(*, rooted: bool) -> list[Package]:
+def missing(*, rooted: bool, packages: Sequence[Package] = PACKAGES) -> list[Package]:
     return [
         package
-        for package in PACKAGES
+        for package in packages
         if (rooted or not package.needs_root)
         and any(find(package, program) is None for program in package.programs)
     ]
 
 
-def ensure(*, rooted: bool, say: Callable[[str], None]) -> None:
+def ensure(
+    *, rooted: bool, say: Callable[[str], None], packages: Sequence[Package] = PACKAGES
+) -> None:
     """Bring what is missing. Raises `StandError` naming the packages and the command."""
-    lacking = missing(rooted=rooted)
+    lacking = missing(rooted=rooted, packages=packages)
     if not lacking:
         return
     if not shutil.which("apt-get"):
@@ -68,7 +70,7 @@ def ensure(*, rooted: bool, say: Callable[[str], None]) -> None:
             )
         say(f"installing the Debian packages {', '.join(names)}")
         _with_update(lambda: _apt("install", "-y", "--no-install-recommends", *names), say)
-    still = missing(rooted=rooted)
+    still = missing(rooted=rooted, packages=packages)
     if still:
         raise StandError(
             "installed, yet not found: " + ", ".join(one.name for one in still),
