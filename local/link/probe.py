@@ -4,8 +4,8 @@
     python -m local.link.probe ask ADDRESS PORT --every MS --seconds S    (or until SIGINT)
 
 Both print `ready` first. `ask` then prints one JSON line: sent, answered, the longest gap between
-two answers and the moment after the start at which it began, all in seconds. The time before the first answer and after the
-last one counts as gaps too: a link that never comes back must not look like a short loss.
+two answers and the moment after the start at which it began, all in seconds. The time before the
+first answer and after the last one counts too: a link that never comes back is no short loss.
 """
 
 from __future__ import annotations
