@@ -16,8 +16,9 @@ lint: setup ## ruff (format and rules) and pyright in strict mode
 	@$(UV) run --frozen ruff check .
 	@$(UV) run --frozen pyright
 
-test: setup ## every test, slow ones included; starts the servers it needs
-	@$(UV) run --frozen pytest
+test: setup ## every test, slow ones included; brings the tools and starts the servers it needs
+	@$(UV) run --frozen stand tools >/dev/null
+	@PATH="$$($(UV) run --frozen stand bin):$$PATH" $(UV) run --frozen pytest
 
 bench: setup ## every measurement, side by side with its peer; writes out/bench/
 	@$(UV) run --frozen python -m benchmarks

@@ -71,6 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     tools.add_argument("--all", action="store_true", help="also those that no workload runs yet")
     tools.set_defaults(run=_tools)
 
+    commands.add_parser("bin", help="the folder of links to the tools, for PATH").set_defaults(
+        run=_bin
+    )
+
     scale = commands.add_parser("scale", help="set the number of simulated GPU nodes of a site")
     scale.add_argument("site", choices=SITES)
     scale.add_argument("count", type=int)
@@ -169,6 +173,11 @@ def _tools(words: argparse.Namespace) -> int:
     resolve.link_all(tools, _folders().root / "bin")
     for name, one in sorted(tools.found.items()):
         print(f"{name:24} {one.version or '-':10} {one.source:9} {one.path}")
+    return 0
+
+
+def _bin(_: argparse.Namespace) -> int:
+    print(_folders().root / "bin")
     return 0
 
 
