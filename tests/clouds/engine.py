@@ -6,6 +6,7 @@ another resource's inputs, the reference can be followed back.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -66,6 +67,8 @@ class Engine(pulumi.runtime.Mocks):
 def build(program: Callable[[], Any]) -> Engine:
     """Run a program on a fresh engine; returns once every registration has landed."""
     engine = Engine()
+    # set_mocks needs a current loop, and `asyncio.run` in an earlier test leaves none behind.
+    asyncio.set_event_loop(asyncio.new_event_loop())
     pulumi.runtime.set_mocks(engine, project="recsys", stack="test", preview=False)
     pulumi.runtime.test(program)()
     return engine
