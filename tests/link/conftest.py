@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,13 +39,27 @@ class Capture:
 
     def stop(self) -> None:
         if self.process.poll() is None:
+            time.sleep(1)  # what the kernel holds would be lost with the signal
             self.process.send_signal(signal.SIGINT)
             self.said = self.process.communicate(timeout=20)[1]
 
 
 def capture(made: Lab, netns: str, device: str, path: Path) -> Capture:
     process = made.spawn(
-        netns, "tcpdump", "-i", device, "-w", str(path), "-U", "-s", "0", "-B", "8192", "-Z", "root"
+        netns,
+        "tcpdump",
+        "-i",
+        device,
+        "-w",
+        str(path),
+        "-U",
+        "-s",
+        "0",
+        "-B",
+        "8192",
+        "-Z",
+        "root",
+        "--immediate-mode",
     )
     assert wait_for(lambda: path.exists() and path.stat().st_size >= 24, 10), process.poll()
     return Capture(path, process)

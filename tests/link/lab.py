@@ -185,11 +185,11 @@ def clear_dead_runs() -> None:
 
 
 @contextmanager
-def lab(folder: Path, settings: LinkSettings = SETTINGS) -> Iterator[Lab]:
-    """A link that is up; everything of it is gone afterwards."""
+def lab(folder: Path, settings: LinkSettings = SETTINGS, *, name: str = "a") -> Iterator[Lab]:
+    """A link that is up; everything of it is gone afterwards. `name` tells two at a time apart."""
     clear_dead_runs()
     packages.ensure(print, measuring=True)
-    prefix = f"lk-{os.getpid()}-{proc.start_time(os.getpid())}-"
+    prefix = f"lk-{os.getpid()}-{proc.start_time(os.getpid())}-{name}-"
     site_host, cloud_host = f"{prefix}shop", f"{prefix}rented"
     render(folder, settings, (new_key(), new_key()))
     for name in (site_host, cloud_host):
