@@ -49,6 +49,8 @@ class Engine(pulumi.runtime.Mocks):
         outputs |= COMPUTED.get(args.typ, {})
         outputs |= {"name": f"«{args.typ}|{args.name}|name»"} if "name" not in args.inputs else {}
         outputs |= args.inputs
+        if args.typ.endswith(":TunnelKey"):  # traced by a text that is itself a legal key
+            outputs["value"] = f"{args.name}.{'k' * 40}".replace("-", "_")
         return f"«{args.typ}|{args.name}|id»", outputs
 
     def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:

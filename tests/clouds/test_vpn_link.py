@@ -24,7 +24,9 @@ SETTINGS = LinkSettings(
 KEYS = ("a" * 40 + ".1", "b" * 40 + "_2")
 
 
-def link(settings: LinkSettings = SETTINGS, keys: tuple[str, str] = KEYS) -> VpnLink:
+def link(
+    settings: LinkSettings = SETTINGS, keys: tuple[pulumi.Input[str], pulumi.Input[str]] = KEYS
+) -> VpnLink:
     return VpnLink(
         "link",
         VpnLinkArgs(
