@@ -54,9 +54,9 @@ def capture(made: Lab, netns: str, device: str, path: Path) -> Capture:
         str(path),
         "-U",
         "-s",
-        "0",
+        "2048",  # a whole frame, and a small slot: the buffer is divided by this
         "-B",
-        "8192",
+        "32768",
         "-Z",
         "root",
         "--immediate-mode",
