@@ -243,14 +243,23 @@ class AwsNetwork(pulumi.ComponentResource):
         self._rule("in", control, "nodes-api", 443, nodes, "Nodes and pods call the cluster API")
         for site, net in self._args.site_cidrs.items():
             self._rule(
-                "in", control, f"{site}-api", 443, net, f"Private site ({site}) calls the API"
+                "in", control, f"site-{site}-api", 443, net, f"Private site ({site}) calls the API"
             )
-            self._rule("in", nodes, f"{site}-bento", 3000, net, f"Private site ({site}) to bento")
             self._rule(
-                "out", nodes, f"{site}-tls", 443, net, f"TLS services of the private site ({site})"
+                "in", nodes, f"site-{site}-bento", 3000, net, f"Private site ({site}) to bento"
             )
-            self._rule("out", nodes, f"{site}-vault", 8200, net, f"Vault at the site ({site})")
-            self._rule("out", nodes, f"{site}-nats", 7422, net, f"Event leaf link to site ({site})")
+            self._rule(
+                "out",
+                nodes,
+                f"site-{site}-tls",
+                443,
+                net,
+                f"TLS services of the private site ({site})",
+            )
+            self._rule("out", nodes, f"site-{site}-vault", 8200, net, f"Vault at the site ({site})")
+            self._rule(
+                "out", nodes, f"site-{site}-nats", 7422, net, f"Event leaf link to site ({site})"
+            )
         self._rule("in", nodes, "self", None, nodes, "Pods and nodes of the cluster to each other")
         self._rule("out", nodes, "self", None, nodes, "Pods and nodes of the cluster to each other")
         for port, use in (

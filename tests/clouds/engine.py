@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,6 +74,10 @@ def build(program: Callable[[], Any]) -> Engine:
     asyncio.set_event_loop(asyncio.new_event_loop())
     pulumi.runtime.set_mocks(engine, project="recsys", stack="test", preview=False)
     pulumi.runtime.test(program)()
+    counted = Counter((each.type, each.name) for each in engine.made)
+    twice = sorted(each for each, times in counted.items() if times > 1)
+    # The real engine refuses a second resource with the same URN; mocks would keep either one.
+    assert not twice, f"declared twice: {twice}"
     return engine
 
 

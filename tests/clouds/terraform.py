@@ -56,6 +56,8 @@ RENAMED = {
     ("aws_sns_topic_subscription", "topic"): "topic_arn",
     ("aws_budgets_budget", "cost_filters"): "cost_filter",
     ("aws_ecr_repository", "encryption_configurations"): "encryption_configuration",
+    ("aws_route53_record", "aliases"): "alias",
+    ("aws_route53_record", "weighted_routing_policies"): "weighted_routing_policy",
 }
 NEWER = {
     ("aws_eks_cluster", "deletion_protection"),  # provider 6

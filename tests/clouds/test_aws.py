@@ -14,7 +14,7 @@ from infra.clouds import aws as burst_aws
 from infra.clouds.aws_karpenter import INTERRUPTIONS
 from infra.clouds.burst import Internet
 from tests.clouds.engine import REFERENCE, Engine, build, strings
-from tests.clouds.samples import ARGS, NAT
+from tests.clouds.samples import ARGS, NAT, changed
 
 REQUIRED_TAGS = {"owner", "cost-centre", "environment", "data-class", "Name"}
 # What an input may point at: property (last part of its path) -> type that must have made it.
@@ -394,3 +394,10 @@ def test_a_second_preview_declares_exactly_the_same(site: Engine) -> None:
     assert {(m.type, m.name): m.inputs for m in again.made} == {
         (m.type, m.name): m.inputs for m in site.made
     }
+
+
+def test_a_range_of_the_site_may_have_any_name_that_a_rule_of_ours_has() -> None:
+    named = dict(zip(("nodes", "self", "endpoints"), ARGS.site_cidrs.values(), strict=True))
+    made = build(lambda: burst_aws.AwsBurst("cloud", changed(site_cidrs=named)))
+    reached = {rule.get("cidrIpv4") for rule in made.of("SecurityGroupIngressRule").values()}
+    assert reached >= {str(net) for net in named.values()}

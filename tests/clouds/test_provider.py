@@ -17,6 +17,7 @@ from infra.clouds import aws as burst_aws
 from tests.clouds import terraform as tf
 from tests.clouds.engine import build
 from tests.clouds.samples import ARGS, NAT
+from tests.clouds.test_traffic import traffic
 from tests.clouds.test_vpn_link import link
 
 MIRROR = Path(os.environ.get("TF_PLUGIN_MIRROR", "/opt/tf-plugins"))
@@ -32,6 +33,7 @@ def test_the_real_provider_plans_every_resource_of_the_site(tmp_path: Path, args
     def program() -> None:
         burst_aws.AwsBurst("cloud", args)
         link()
+        traffic()
 
     engine = build(program)
     schema = tf.provider_schema(tmp_path, MIRROR)
