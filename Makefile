@@ -3,13 +3,30 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 UV := local/uv.sh
 
-.PHONY: help setup lint test bench clean
+.PHONY: help setup up down status lint test bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: ## the virtual environment from uv.lock (nothing outside .venv and the user's cache)
 	@$(UV) sync --frozen --quiet
+
+up: setup ## both sites, Vault and the whole program on this machine; run it again to repair
+	@$(UV) run --frozen stand up
+	@eval "$$($(UV) run --frozen stand env)" && \
+	  pulumi stack select --create local >/dev/null && pulumi up -s local --yes
+	@$(UV) run --frozen stand status
+	@eval "$$($(UV) run --frozen stand env)" && pulumi stack output -s local
+
+down: setup ## remove all of it, and check that nothing is left on this machine
+	@eval "$$($(UV) run --frozen stand env)" && \
+	  if $(UV) run --frozen stand status >/dev/null && pulumi stack select local 2>/dev/null; then \
+	    pulumi destroy -s local --yes; \
+	  else echo "the stand is not up: nothing to destroy through it" >&2; fi
+	@$(UV) run --frozen stand down
+
+status: setup ## one line for each part of the stand
+	@$(UV) run --frozen stand status
 
 lint: setup ## ruff (format and rules) and pyright in strict mode
 	@$(UV) run --frozen ruff format --check .

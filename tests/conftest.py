@@ -1,0 +1,79 @@
+"""Fixtures that several folders share."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.control_plane import ControlPlane
+from local.kube import Client
+from local.layout import read
+from local.paths import PROJECT, Folders
+from local.tools.resolve import Tools
+
+
+@dataclass(frozen=True)
+class RunningStand:
+    """The one stand of a test session. Tests may break it; `up` repairs it."""
+
+    state: Path
+
+    @property
+    def endpoints(self) -> dict[str, Any]:
+        """What a stack's settings read."""
+        return json.loads((self.state / "endpoints.json").read_text(encoding="utf-8"))
+
+    @property
+    def rooted(self) -> bool:
+        """Whether there are namespaces and real nodes."""
+        return bool(self.endpoints["rooted"])
+
+    def run(self, *words: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+        """The `stand` command over this stand's state."""
+        done = subprocess.run(
+            [sys.executable, "-m", "local", *words],
+            cwd=PROJECT, capture_output=True, text=True, check=False,
+            env={**os.environ, "STAND_STATE": str(self.state), **env},
+        )  # fmt: skip
+        assert not check or done.returncode == 0, f"stand {' '.join(words)}: {done.stderr}"
+        return done
+
+    def up(self) -> None:
+        self.run("up")
+
+    def environment(self) -> dict[str, str]:
+        """`stand env` as a dictionary over this process's own: what `pulumi` needs."""
+        lines = self.run("env").stdout.splitlines()
+        exported = dict(line.removeprefix("export ").split("=", 1) for line in lines)
+        values = {name: shlex.split(value)[0] for name, value in exported.items()}
+        return {**os.environ, **values, "STAND_STATE": str(self.state)}
+
+    def client(self, site: str) -> Client:
+        """An administrator's client of one site."""
+        folders = Folders(self.state)
+        where = read(folders)
+        assert where is not None
+        layout = next(one for name, one in where.sites.items() if name == site)
+        return ControlPlane(folders, layout, Tools({})).client
+
+
+@pytest.fixture(scope="session")
+def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStand]:
+    """Brings the stand up once for every `stand` test of every folder, and takes it down.
+
+    It has a state folder of its own, so a developer's databases are safe; a developer's *running*
+    stand makes `up` refuse, and the message says how to end it.
+    """
+    running = RunningStand(tmp_path_factory.mktemp("stand"))
+    running.up()
+    yield running
+    running.run("down", "--purge")

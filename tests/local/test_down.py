@@ -1,0 +1,159 @@
+"""What `down` leaves on the machine, compared with before; and wrecks that others left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from local import proc
+from local.paths import PROJECT
+from local.stand import can_root
+from tests.conftest import RunningStand
+from tests.local.test_stand import pids, status
+
+pytestmark = pytest.mark.stand
+
+
+def said(*words: str) -> list[str]:
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def machine() -> dict[str, list[str]]:
+    """What a stand could leave behind, as this machine shows it."""
+    found: dict[str, list[str]] = {
+        "processes": sorted(
+            f"{part} {pid}" for pid, _, part in proc.marked()
+        ),
+        "mounts": sorted(
+            " ".join(line.split()[3:5])
+            for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+        ),
+        "folders": [
+            place
+            for place in (
+                "/run/netns", "/run/hybrid-recommender", "/var/lib/kubelet", "/var/lib/cni",
+                "/var/log/containers", "/run/containerd",
+            )
+            if Path(place).exists()
+        ],
+        "groups": sorted(
+            str(path) for path in Path("/sys/fs/cgroup").glob("*/*") if path.is_dir()
+        ),
+    }  # fmt: skip
+    if can_root():
+        found |= {
+            "namespaces": said("ip", "netns"),
+            "links": sorted(line.split(":")[1] for line in said("ip", "-o", "link")),
+            "addresses": sorted(line.split("valid_lft")[0] for line in said("ip", "-o", "addr")),
+            "routes": sorted(said("ip", "route", "show", "table", "all")),
+            "rules": said("ip", "rule"),
+            "firewall": said("nft", "list", "ruleset") if shutil.which("nft") else [],
+            "sysctls": [
+                Path("/proc/sys", name).read_text(encoding="ascii").strip()
+                for name in (
+                    "net/ipv4/ip_forward", "vm/overcommit_memory", "kernel/panic",
+                    "kernel/panic_on_oops", "kernel/keys/root_maxkeys",
+                )
+            ],
+        }  # fmt: skip
+    return found
+
+
+def test_down_leaves_the_machine_as_it_was_and_up_finds_the_data_again(
+    stand: RunningStand,
+) -> None:
+    client = stand.client("private")
+    kept = "/api/v1/namespaces/default/configmaps/kept"
+    client.apply(kept, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kept"}})
+    stand.run("down")
+    empty = machine()
+    assert empty["processes"] == []
+    stand.up()
+    assert stand.client("private").find(kept) is not None
+    assert machine() != empty, "the comparison sees nothing"
+    stand.run("down")
+    assert machine() == empty
+    stand.up()
+    stand.client("private").delete(kept)
+
+
+def test_what_a_dead_stand_of_another_clone_left_is_cleared(
+    stand: RunningStand, tmp_path: Path
+) -> None:
+    """A stand that lost all its processes (a crash, a reboot of a container) blocks nobody."""
+    if not stand.rooted:
+        pytest.skip("without root nothing but processes could be left")
+    stand.run("down")
+    other = RunningStand(tmp_path / "other")
+    other.up()
+    # everything dies at once; namespaces, links, routes and groups stay
+    for pid in pids(other).values():
+        identity = proc.Identity.of(pid)
+        assert identity is not None
+        identity.signal(signal.SIGKILL)
+        assert identity.wait_gone(10)
+    assert Path("/run/netns/hr-private").exists()
+    stand.up()
+    assert {line["state"] for line in status(stand).values()} == {"up"}
+    assert status(other), "its data is still there"
+    assert {line["state"] for line in status(other).values()} == {"down"}
+
+
+def test_a_full_disk_is_told_before_anything_starts(stand: RunningStand, tmp_path: Path) -> None:
+    if not stand.rooted:
+        pytest.skip("a small disk needs mount")
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", small], check=True)
+    stand.run("down")
+    try:
+        done = RunningStand(small / "state").run("up", check=False)
+        assert done.returncode == 1
+        assert "GiB free" in done.stderr
+        assert "Traceback" not in done.stderr
+    finally:
+        subprocess.run(["umount", small], check=True)
+        stand.up()
+
+
+def test_without_capabilities_both_control_planes_and_vault_run_and_it_says_so(
+    stand: RunningStand, tmp_path: Path
+) -> None:
+    if not stand.rooted:
+        pytest.skip("this whole session is without root already")
+    stand.run("down")
+    bare = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+    small = tmp_path / "stand.yaml"
+    small.write_text("private: {real_nodes: 2, gpu_nodes: {count: 2, most: 2, gpus: 8}}\n")
+    env = {
+        **os.environ, "STAND_STATE": str(tmp_path / "state"), "STAND_SETTINGS": str(small),
+        "XDG_RUNTIME_DIR": str(tmp_path),
+    }  # fmt: skip
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*bare, sys.executable, "-m", "local", *words],
+            cwd=PROJECT, env=env, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    try:
+        up = run("up")
+        assert up.returncode == 0, up.stderr
+        assert "no root here: control planes with simulated nodes only" in up.stderr
+        other = RunningStand(tmp_path / "state")
+        assert other.endpoints["sites"]["private"]["real_nodes"] is False
+        assert other.endpoints["sites"]["private"]["api"].startswith("https://127.0.0.1:")
+        nodes = other.client("private").items("/api/v1/nodes")
+        assert len(nodes) == 2
+        shown = run("status")
+        assert shown.returncode == 0, shown.stdout + shown.stderr
+        assert run("down").returncode == 0
+    finally:
+        run("down")
+        stand.up()
