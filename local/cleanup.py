@@ -64,6 +64,19 @@ def clear_dead(state: Path, say: Say) -> None:
     owner_file().unlink(missing_ok=True)
 
 
+def end_orphans(state: Path, say: Say) -> None:
+    """End live stands whose state folder was deleted under them: nobody can use or end these."""
+    for folder, pids in owner.others(state).items():
+        # through each process's own root: a container's stand has its folder in the container
+        if any(Path(f"/proc/{pid}/root{folder}").exists() for pid in pids):
+            continue
+        say(f"ending {len(pids)} processes of a stand whose state folder {folder} is gone")
+        for pid in pids:
+            identity = proc.Identity.of(pid)
+            if identity is not None:
+                proc.end(identity)
+
+
 def _clear_folder(state: Path) -> None:
     """Run-time files of a dead stand. Its data (etcd, Vault, keys) stays: it may come back."""
     folders = Folders(state)
@@ -76,17 +89,23 @@ def _clear_folder(state: Path) -> None:
 def down(folders: Folders, say: Say, *, rooted: bool, purge: bool) -> list[str]:
     """End the stand of this state folder; what is still left of it, which should be nothing."""
     record = owner.read()
-    mine = record is None or record.state == folders.root
+    end_orphans(folders.root, say)
     stop_all(folders, say)
     folders.endpoints.unlink(missing_ok=True)
     shutil.rmtree(folders.root / "nodes", ignore_errors=True)
     if purge and folders.layout.exists():
         shutil.rmtree(folders.root)
     left: list[str] = []
-    if mine:
-        if rooted and not owner.others(folders.root):
+    if not owner.others(folders.root):
+        # ours, or a dead one's that nobody else will clear
+        if record is not None and record.state != folders.root:
+            say(f"clearing what a dead stand of {record.project} left")
+            _clear_folder(record.state)
+        if rooted:
             remove_host_objects(record)
             left += host_objects()
+        owner.release()
+    elif record is None or record.state == folders.root:
         owner.release()
     left += [
         f"process {pid} ({part})" for pid, state, part in proc.marked() if state == folders.root

@@ -98,7 +98,7 @@ class Layout:
 _PORTS = {
     "api": API_PORT, "etcd": 2379, "etcd-peer": 2380, "controller-manager": 10257,
     "scheduler": 10259, "kwok": 10247, "dns": 53, "dns-health": 8181, "proxy-health": 10256,
-    "proxy-metrics": 10249,
+    "proxy-metrics": 10249, "artefacts": 7070,
 }  # fmt: skip
 
 
@@ -154,6 +154,7 @@ def choose(folders: Folders, settings: StandSettings, *, rooted: bool, stand: st
                         f"({what})",
                         "remove that route, or `stand down --purge` to move the stand",
                     )
+        _write(folders, kept)  # with the ports of parts that are new since
         return kept
     free = [one for one in settings.ranges if not any(one.overlaps(network) for network, _ in busy)]
     if len(free) < len(SITES):
@@ -192,6 +193,11 @@ def _write(folders: Folders, layout: Layout) -> None:
     )
 
 
+def _ports(kept: dict[str, int], rooted: bool) -> dict[str, int]:
+    """Ports as written, with those of parts that an older version did not have yet."""
+    return {part: kept.get(part, port if rooted else free_port()) for part, port in _PORTS.items()}
+
+
 def read(folders: Folders) -> Layout | None:
     try:
         raw = cast("dict[str, Any]", json.loads(folders.layout.read_text(encoding="utf-8")))
@@ -207,7 +213,7 @@ def read(folders: Folders) -> Layout | None:
         {
             name: SiteLayout(
                 name, IPv4Network(raw["sites"][name]["range"]), raw["sites"][name]["netns"],
-                cast("dict[str, int]", raw["sites"][name]["ports"]),
+                _ports(cast("dict[str, int]", raw["sites"][name]["ports"]), bool(raw["rooted"])),
             )
             for name in SITES
         },

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from local import cleanup, gpu, images, layout, net, owner, proc
+from local.artefacts import Artefacts
 from local.control_plane import ControlPlane
 from local.errors import StandError
 from local.kube import Json
@@ -89,6 +90,7 @@ class Stand:
     def up(self) -> Layout:
         """Bring everything to the wanted state; may be run at any time, over any wreck."""
         cleanup.check_place(self.folders)
+        cleanup.end_orphans(self.folders.root, self.say)
         owner.refuse_others(self.folders.root)
         private_dir(self.folders.root)
         self._check_room()
@@ -181,6 +183,7 @@ class Stand:
             "controller-manager": lambda: supervisor.ensure(plane.controller_manager()),
             "scheduler": lambda: supervisor.ensure(plane.scheduler()),
             "gpu": lambda: self._gpu(supervisor, plane),
+            "artefacts": lambda: supervisor.ensure(Artefacts(plane).part()),
         }
         if self.rooted:
             jobs["dns"] = lambda: self._dns(supervisor, plane)
@@ -300,6 +303,8 @@ def write_endpoints(
             "ca_file": str(vault.ca_file),
             "token_file": str(vault.token_file),
         },
+        # one per site: its pods reach it without the link
+        "artefacts": {name: Artefacts(plane).described() for name, plane in planes.items()},
         "pod_image": {
             "image": images.BASE,
             "host_paths": [str(path) for path in images.host_paths()],

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Literal
 
 from local import gpu, layout, proc
+from local.artefacts import Artefacts
 from local.control_plane import ControlPlane, http_ok, https_ok
 from local.errors import StandError
 from local.kube import ApiError
@@ -43,7 +44,7 @@ def expected(settings: StandSettings, where: Layout) -> list[str]:
     """Names of the parts that this stand should have."""
     found: list[str] = []
     for site in SITES:
-        parts = ["etcd", "api", "controller-manager", "scheduler", "kwok"]
+        parts = ["etcd", "api", "controller-manager", "scheduler", "kwok", "artefacts"]
         if where.rooted:
             parts.append("dns")
             if settings.site(site).real_nodes:
@@ -107,6 +108,8 @@ def _healthy(plane: ControlPlane, site: SiteLayout, part: str) -> bool:
         return plane.client.ready()
     if part in ("controller-manager", "scheduler"):
         return https_ok(site.address, site.ports[part], "/healthz", plane.ca.cert)
+    if part == "artefacts":
+        return Artefacts(plane).answers()
     if part == "dns":
         return http_ok(site.address, site.ports["dns-health"], "/ready")
     if part == "proxy":

@@ -8,16 +8,18 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from local import owner
 from local.control_plane import ControlPlane
 from local.kube import Client
 from local.layout import read
 from local.paths import PROJECT, Folders
+from local.proc import Identity
 from local.tools.resolve import Tools
 
 
@@ -73,7 +75,27 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStand]:
     It has a state folder of its own, so a developer's databases are safe; a developer's *running*
     stand makes `up` refuse, and the message says how to end it.
     """
+    end_abandoned()
     running = RunningStand(tmp_path_factory.mktemp("stand"))
-    running.up()
-    yield running
-    running.run("down", "--purge")
+    mine = Identity.of(os.getpid())
+    assert mine is not None
+    (running.state / SESSION).write_text(json.dumps(asdict(mine)), encoding="utf-8")
+    try:
+        running.up()
+        yield running
+    finally:
+        running.run("down", "--purge")
+
+
+SESSION = "test-session.json"  # which test run a stand belongs to
+
+
+def end_abandoned() -> None:
+    """End what a test run left that was killed before it could take its stand down."""
+    for state in owner.others(Path("/nowhere")):
+        try:
+            whose = json.loads((state / SESSION).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue  # a person's
+        if not Identity(**whose).alive():
+            RunningStand(state).run("down", "--purge")

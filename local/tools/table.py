@@ -126,7 +126,6 @@ GROUPS: tuple[Group, ...] = (
         asks={"versitygw": ("--version",)},
         ldflags="-X main.Version=v1.8.0",
         why_no_release=NO_SUM,
-        for_stand=False,
     ),
     Group(
         name="kueue",

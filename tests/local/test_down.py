@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
+import pydantic
 import pytest
 
 from local import proc
 from local.paths import PROJECT
 from local.stand import can_root
-from tests.conftest import RunningStand
+from tests.conftest import SESSION, RunningStand, end_abandoned
 from tests.local.test_stand import pids, status
 
 pytestmark = pytest.mark.stand
@@ -83,26 +86,111 @@ def test_down_leaves_the_machine_as_it_was_and_up_finds_the_data_again(
     stand.client("private").delete(kept)
 
 
-def test_what_a_dead_stand_of_another_clone_left_is_cleared(
-    stand: RunningStand, tmp_path: Path
+def power_cut(stand: RunningStand) -> None:
+    """Everything dies at once; namespaces, links, routes and control groups stay."""
+    for pid in pids(stand).values():
+        identity = proc.Identity.of(pid)
+        assert identity is not None
+        identity.signal(signal.SIGKILL)
+        assert identity.wait_gone(10)
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """Another checkout with an interpreter of its own, which a test may delete."""
+    place = tmp_path / "clone"
+    shutil.copytree(PROJECT / "local", place / "local")
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", place / ".venv"], check=True
+    )  # fmt: skip
+    site = next((place / ".venv").glob("lib/python*/site-packages"))
+    libraries = Path(pydantic.__file__).parent.parent
+    Path(site, "libraries.pth").write_text(f"{libraries}\n", encoding="utf-8")
+    return place
+
+
+def up_from(clone: Path, state: Path) -> None:
+    done = subprocess.run(
+        [clone / ".venv/bin/python", "-m", "local", "up"], cwd=clone, check=False,
+        env={**os.environ, "STAND_STATE": str(state)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["up", "down"])
+def test_a_dead_stand_of_a_removed_clone_is_cleared_with_its_state_folder_gone(
+    stand: RunningStand, clone: Path, tmp_path: Path, command: str
 ) -> None:
     """A stand that lost all its processes (a crash, a reboot of a container) blocks nobody."""
     if not stand.rooted:
         pytest.skip("without root nothing but processes could be left")
     stand.run("down")
+    empty = machine()
+    other = RunningStand(tmp_path / "other")
+    up_from(clone, other.state)
+    power_cut(other)
+    shutil.rmtree(clone)
+    shutil.rmtree(other.state)
+    assert Path("/run/netns/hr-private").exists()
+    try:
+        done = stand.run(command)
+        assert f"clearing what a dead stand of {clone} left" in done.stderr
+        if command == "down":
+            assert machine() == empty
+    finally:
+        stand.up()
+    assert {line["state"] for line in status(stand).values()} == {"up"}
+
+
+def test_a_living_stand_without_a_state_folder_is_ended(
+    stand: RunningStand, clone: Path, tmp_path: Path
+) -> None:
+    """What a cancelled job leaves when its checkout is deleted: processes that nobody can name."""
+    stand.run("down")
+    other = RunningStand(tmp_path / "other")
+    up_from(clone, other.state)
+    living = [proc.Identity.of(pid) for pid in pids(other).values()]
+    shutil.rmtree(clone)
+    shutil.rmtree(other.state)
+    done = stand.run("up")
+    assert f"whose state folder {other.state} is gone" in done.stderr
+    assert not [one for one in living if one is not None and one.alive()]
+    assert {line["state"] for line in status(stand).values()} == {"up"}
+
+
+def test_the_data_of_a_dead_stand_outlives_the_clearing(
+    stand: RunningStand, tmp_path: Path
+) -> None:
+    if not stand.rooted:
+        pytest.skip("without root nothing is cleared")
+    stand.run("down")
     other = RunningStand(tmp_path / "other")
     other.up()
-    # everything dies at once; namespaces, links, routes and groups stay
-    for pid in pids(other).values():
-        identity = proc.Identity.of(pid)
-        assert identity is not None
-        identity.signal(signal.SIGKILL)
-        assert identity.wait_gone(10)
-    assert Path("/run/netns/hr-private").exists()
+    power_cut(other)
     stand.up()
-    assert {line["state"] for line in status(stand).values()} == {"up"}
-    assert status(other), "its data is still there"
     assert {line["state"] for line in status(other).values()} == {"down"}
+    assert (other.state / "vault" / "unseal-key").exists()
+    assert list((other.state / "sites" / "private" / "etcd").iterdir())
+
+
+def test_the_stand_of_a_killed_test_run_is_ended_by_the_next(
+    stand: RunningStand, tmp_path: Path
+) -> None:
+    stand.run("down")
+    other = RunningStand(tmp_path / "other")
+    other.state.mkdir()
+    gone = subprocess.Popen(["sleep", "60"])
+    whose = proc.Identity.of(gone.pid)
+    assert whose is not None
+    (other.state / SESSION).write_text(json.dumps(asdict(whose)), encoding="utf-8")
+    other.up()
+    end_abandoned()
+    assert pids(other), "its test run lives: hands off"
+    gone.kill()
+    gone.wait()
+    end_abandoned()
+    assert not other.state.exists()
+    stand.up()
 
 
 def test_a_full_disk_is_told_before_anything_starts(stand: RunningStand, tmp_path: Path) -> None:
