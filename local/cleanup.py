@@ -67,8 +67,9 @@ def clear_dead(state: Path, say: Say) -> None:
 def end_orphans(state: Path, say: Say) -> None:
     """End live stands whose state folder was deleted under them: nobody can use or end these."""
     for folder, pids in owner.others(state).items():
-        # through each process's own root: a container's stand has its folder in the container
-        if any(Path(f"/proc/{pid}/root{folder}").exists() for pid in pids):
+        # through each process's own root: a container's stand has its folder in the container.
+        # The layout, not the folder: parts that still run make folders of theirs again.
+        if any(Path(f"/proc/{pid}/root{folder}/layout.json").exists() for pid in pids):
             continue
         say(f"ending {len(pids)} processes of a stand whose state folder {folder} is gone")
         for pid in pids:

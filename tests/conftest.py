@@ -20,6 +20,7 @@ from local.kube import Client
 from local.layout import read
 from local.paths import PROJECT, Folders
 from local.proc import Identity
+from local.stand import can_root
 from local.tools.resolve import Tools
 
 
@@ -37,7 +38,7 @@ class RunningStand:
     @property
     def rooted(self) -> bool:
         """Whether there are namespaces and real nodes."""
-        return bool(self.endpoints["rooted"])
+        return can_root()
 
     def run(self, *words: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
         """The `stand` command over this stand's state."""
