@@ -37,6 +37,7 @@ def machine() -> dict[str, list[str]]:
         "mounts": sorted(
             " ".join(line.split()[3:5])
             for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+            if not line.split()[4].startswith("/run/netns/lk-")
         ),
         "folders": [
             place
@@ -52,7 +53,8 @@ def machine() -> dict[str, list[str]]:
     }  # fmt: skip
     if can_root():
         found |= {
-            "namespaces": said("ip", "netns"),
+            # the link's tests make some of their own (lk-…) and may run beside these
+            "namespaces": [one for one in said("ip", "netns") if not one.startswith("lk-")],
             "links": sorted(line.split(":")[1] for line in said("ip", "-o", "link")),
             "addresses": sorted(line.split("valid_lft")[0] for line in said("ip", "-o", "addr")),
             "routes": sorted(said("ip", "route", "show", "table", "all")),
@@ -128,9 +130,8 @@ def up_from(clone: Path, state: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", ["up", "down"])
 def test_a_dead_stand_of_a_removed_clone_is_cleared_with_its_state_folder_gone(
-    stand: RunningStand, other: RunningStand, clone: Path, command: str
+    stand: RunningStand, other: RunningStand, clone: Path
 ) -> None:
     """A stand that lost all its processes (a crash, a reboot of a container) blocks nobody."""
     if not stand.rooted:
@@ -141,12 +142,9 @@ def test_a_dead_stand_of_a_removed_clone_is_cleared_with_its_state_folder_gone(
     shutil.rmtree(clone)
     shutil.rmtree(other.state)
     assert Path("/run/netns/hr-private").exists()
-    done = stand.run(command)
+    done = stand.run("down")
     assert f"clearing what a dead stand of {clone} left" in done.stderr
-    if command == "down":
-        assert machine() == empty
-    else:
-        assert {line["state"] for line in status(stand).values()} == {"up"}
+    assert machine() == empty
 
 
 def test_a_living_stand_without_a_state_folder_is_ended(
