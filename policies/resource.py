@@ -74,6 +74,28 @@ def kubernetes_kind(api_version: str, kind: str) -> str:
     return f"{'' if group == 'core' else group}/{kind}"
 
 
+def _aliases() -> dict[str, str]:
+    # modules and resources that the AWS provider keeps under two names
+    found: dict[str, str] = {}
+    for old in ("alb", "elasticloadbalancingv2", "applicationloadbalancing"):
+        for name in ("LoadBalancer", "Listener", "ListenerRule", "TargetGroup"):
+            lower = name[0].lower() + name[1:]
+            found[f"aws:{old}/{lower}:{name}"] = f"aws:lb/{lower}:{name}"
+    found["aws:elasticloadbalancing/loadBalancer:LoadBalancer"] = (
+        "aws:elb/loadBalancer:LoadBalancer"
+    )
+    for name in (
+        "Acl", "CorsConfiguration", "LifecycleConfiguration", "Logging", "RequestPaymentConfiguration",
+        "ServerSideEncryptionConfiguration", "Versioning", "WebsiteConfiguration",
+    ):  # fmt: skip
+        found[f"aws:s3/bucket{name}V2:Bucket{name}V2"] = f"aws:s3/bucket{name}:Bucket{name}"
+    found["aws:s3/bucketV2:BucketV2"] = "aws:s3/bucket:Bucket"
+    return found
+
+
+ALIASES = _aliases()
+
+
 def canonical(type_token: str, props: Mapping[str, Any]) -> str:
     """The canonical kind of a type token or of a manifest.
 
@@ -85,7 +107,7 @@ def canonical(type_token: str, props: Mapping[str, Any]) -> str:
         if len(parts) == 3 and "/" in parts[1]:
             return kubernetes_kind(parts[1], _plain_kind(parts[2]))
     elif ":" in type_token:
-        return type_token
+        return ALIASES.get(type_token, type_token)
     elif "/" in type_token:
         api_version, kind = type_token.rsplit("/", 1)
         return kubernetes_kind(api_version, kind)

@@ -8,6 +8,7 @@ from importlib import import_module
 from policies.rule import Rule
 
 TOPICS = (
+    "aws_network",
     "k8s_pod_host",
     "k8s_pod_privileges",
     "k8s_pod_image",
