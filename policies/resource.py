@@ -85,8 +85,9 @@ def _aliases() -> dict[str, str]:
         "aws:elb/loadBalancer:LoadBalancer"
     )
     for name in (
-        "Acl", "CorsConfiguration", "LifecycleConfiguration", "Logging", "RequestPaymentConfiguration",
-        "ServerSideEncryptionConfiguration", "Versioning", "WebsiteConfiguration",
+        "Acl", "CorsConfiguration", "LifecycleConfiguration", "Logging",
+        "RequestPaymentConfiguration", "ServerSideEncryptionConfiguration", "Versioning",
+        "WebsiteConfiguration",
     ):  # fmt: skip
         found[f"aws:s3/bucket{name}V2:Bucket{name}V2"] = f"aws:s3/bucket{name}:Bucket{name}"
     found["aws:s3/bucketV2:BucketV2"] = "aws:s3/bucket:Bucket"

@@ -46,10 +46,8 @@ def _group(*ingress: dict[str, Any], **more: Any) -> dict[str, Any]:
     return res(GROUP, description="sample", ingress=list(ingress), **more)
 
 
-def _rule(
-    protocol: str, low: int, high: int, *ranges: str, type: str = "ingress"
-) -> dict[str, Any]:  # noqa: A002 - AWS's name
-    return res(RULE, type=type, securityGroupId="sg-1", **_in(protocol, low, high, *ranges))
+def _rule(protocol: str, low: int, high: int, *ranges: str, way: str = "ingress") -> dict[str, Any]:
+    return res(RULE, type=way, securityGroupId="sg-1", **_in(protocol, low, high, *ranges))
 
 
 def _ingress(protocol: str, **fields: Any) -> dict[str, Any]:
@@ -252,11 +250,11 @@ def tunnel_peers(resource: Resource, context: Context) -> Findings:
     allowed=[
         res(GROUP, description="d", egress=[_in("tcp", 443, 443, WORLD)]),
         res(GROUP, description="d", egress=[_in("-1", 0, 0, "10.0.0.0/8")]),
-        _rule("-1", 0, 0, "10.0.0.0/8", type="egress"),
+        _rule("-1", 0, 0, "10.0.0.0/8", way="egress"),
     ],
     refused=[
         res(GROUP, description="d", egress=[_in("-1", 0, 0, WORLD)]),
-        _rule("-1", 0, 0, WORLD6, type="egress"),
+        _rule("-1", 0, 0, WORLD6, way="egress"),
         res(EGRESS_RULE, securityGroupId="sg-1", ipProtocol="-1", cidrIpv4=WORLD),
         res(GROUP, description="d", egress=[_in("-1", 0, 0, "0.0.0.0/1", "128.0.0.0/1")]),
     ],
