@@ -22,6 +22,12 @@ Level = Literal["mandatory", "advisory", "disabled"]
 WAIVER_RULES = ("waiver-expired", "waiver-unused")
 
 
+class CostSettings(BaseModel):
+    """What the plan does not say about a month's bill, and its limits (policies/cost.py)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
 class CheckSettings(BaseModel):
     """How each rule is enforced and set.
 
@@ -32,6 +38,7 @@ class CheckSettings(BaseModel):
 
     enforcement: dict[str, Level] = Field(default_factory=dict[str, Level])
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict[str, dict[str, Any]])
+    cost: CostSettings = Field(default_factory=CostSettings)
 
 
 class Waiver(BaseModel):
