@@ -189,37 +189,70 @@ class Stack:
     def refers(self, source: Resource, path: str, target: Resource) -> bool | None:
         """Whether `source.<path>` points at `target`; `None` when that cannot be known.
 
-        Believed in this order: the engine's own dependency record, a known value equal to one of
-        the target's names, a `${name.property}` reference. An unknown value without a record can
-        only mean the target when there is no other resource of its kind.
+        The engine's own dependency record decides when it names a resource of the target's kind.
+        Else a known value decides: it is one of the target's names, or a `${name.property}`
+        reference. A value that is not known at preview is the output of something that this plan
+        makes, so it can only mean the target when the plan makes no other of its kind.
         """
-        top = path.split(".", 1)[0]
-        if target.urn and top in source.references:
-            kinds = {
-                urn.split("::")[2].rsplit("$", 1)[-1]
-                for urn in source.references[top]
-                if urn.count("::") >= 3
-            }
-            if target.urn in source.references[top]:
-                return True
-            if target.type in kinds:
-                return False
+        recorded = source.references.get(path.split(".", 1)[0], ())
+        if target.urn and target.urn in recorded:
+            return True
+        if any(_type_in(urn) == target.kind for urn in recorded):
+            return False
         value = raw(source.props, *path.split("."))
-        if isinstance(value, Unknown) or value is None:
-            return True if len(self._by_kind.get(target.kind, [])) == 1 else None
-        if not isinstance(value, str):
+        if isinstance(value, Unknown):
+            alone = not recorded and len(self._by_kind.get(target.kind, [])) == 1
+            return True if alone else None
+        if not isinstance(value, str) or not value:
             return False
         if match := _REFERENCE.match(value):
-            return match.group(1) == target.name
-        return value in names_of(target)
+            return match.group(1).rsplit(".", 1)[-1] == target.name
+        if value in names_of(target):
+            return True
+        # a program's own name for it, unless that is what a sibling is really called
+        siblings = self._by_kind.get(target.kind, [])
+        return value == target.name and not any(value in names_of(other) for other in siblings)
+
+    def pointing_at(
+        self, target: Resource, path: str, *kinds: str
+    ) -> tuple[list[Resource], list[Resource]]:
+        """The resources of these kinds whose `path` is the target, and those where it may be."""
+        sure: list[Resource] = []
+        perhaps: list[Resource] = []
+        for source in self.of(*kinds):
+            answer = self.refers(source, path, target)
+            if answer:
+                sure.append(source)
+            elif answer is None:
+                perhaps.append(source)
+        return sure, perhaps
+
+
+def _type_in(urn: str) -> str:
+    # urn:pulumi:stack::project::parent$type::name
+    parts = urn.split("::")
+    return canonical(parts[2].rsplit("$", 1)[-1], {}) if len(parts) > 3 else ""
+
+
+# the properties that name a resource to others, if it has them
+_NAMES = (
+    "bucket", "name", "arn", "id", "keyId", "repositoryName", "url", "clusterName",
+    "metadata.name",
+)  # fmt: skip
 
 
 def names_of(target: Resource) -> set[str]:
-    """The texts by which another resource may name this one."""
-    found = {target.name, target.id}
-    for key in ("bucket", "name", "arn", "id", "keyId", "repositoryName", "url", "clusterName"):
-        value = raw(target.props, key)
-        if isinstance(value, str):
-            found.add(value)
-    found |= {f"arn:aws:s3:::{name}" for name in tuple(found) if name}
+    """The texts by which another resource may name this one.
+
+    The name in the program counts only while the plan has no physical name: the engine derives
+    the physical name from it.
+    """
+    given = {
+        value
+        for key in _NAMES
+        if isinstance(value := raw(target.props, *key.split(".")), str) and value
+    }
+    found = {target.id, *given} if given or target.id else {target.name}
+    if target.kind == "aws:s3/bucket:Bucket":
+        found |= {f"arn:aws:s3:::{name}" for name in tuple(found) if name}
     return found - {""}

@@ -8,9 +8,12 @@ from importlib import import_module
 from policies.rule import Rule
 
 TOPICS = (
+    "aws_firewall",
     "aws_network",
     "k8s_pod_host",
+    "k8s_pod_kernel",
     "k8s_pod_privileges",
+    "k8s_pod_identity",
     "k8s_pod_image",
     "k8s_pod_resources",
     "k8s_pod_secrets",
