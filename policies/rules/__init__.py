@@ -17,6 +17,8 @@ TOPICS = (
     "k8s_pod_image",
     "k8s_pod_resources",
     "k8s_pod_secrets",
+    "k8s_rbac",
+    "k8s_bindings",
 )
 
 
