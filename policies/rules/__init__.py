@@ -19,6 +19,9 @@ TOPICS = (
     "k8s_pod_secrets",
     "k8s_rbac",
     "k8s_bindings",
+    "k8s_namespace",
+    "k8s_traffic",
+    "k8s_availability",
 )
 
 
