@@ -1,0 +1,241 @@
+"""Pod specifications as plain data: what every container of ours has in common.
+
+No engine and no provider here, so that a policy test can hold these against its rules directly.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from infra.naming import name
+
+USER = 1000  # uid and gid of every container; files of one pod are shared through its group
+AUDIENCE = "vault"
+"""What a service-account token must be made for before Vault accepts it."""
+SECRETS = "/secrets"
+TOKEN = "/var/run/vault-login/token"  # noqa: S105 - a file that the kubelet renews
+_SCRIPTS = Path(__file__).with_name("pod_scripts")
+
+Spec = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """A container image; on the stand with the host folders that stand in for its content."""
+
+    reference: str
+    host_paths: tuple[str, ...] = ()
+
+    @property
+    def pull_policy(self) -> str:
+        return "Never" if self.host_paths else "IfNotPresent"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaultLogin:
+    """How one workload of one site reaches its own secrets, and what it may read there."""
+
+    address: str
+    ca_pem: str
+    auth: str
+    """Mount of the site's JWT login."""
+    role: str
+    secrets: Mapping[str, str] = field(default_factory=dict[str, str])
+    """File name -> `mount/data/path#key`."""
+    certificates: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict[str, Mapping[str, Any]]
+    )
+    """File stem -> PKI path and request; gives `<stem>.crt` and `<stem>.key`."""
+
+
+def as_written(spec: Spec) -> Any:
+    """A manifest under Kubernetes' own field names, as an argument of a typed resource.
+
+    The SDK's typed dictionaries name the same fields in snake case and pass these through.
+    """
+    return spec
+
+
+def security_context() -> Spec:
+    """What Pod Security `restricted` asks of a container, and a read-only root on top."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "privileged": False,
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def pod_security_context() -> Spec:
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "fsGroup": USER,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def resources(*, cpu: str, memory: str, memory_limit: str | None = None) -> Spec:
+    """Requests, and a limit on memory alone: a CPU limit throttles latency for nobody's gain."""
+    return {
+        "requests": {"cpu": cpu, "memory": memory},
+        "limits": {"memory": memory_limit or memory},
+    }
+
+
+def http_probe(path: str, port: int | str, **more: int) -> Spec:
+    return {"httpGet": {"path": path, "port": port}, **more}
+
+
+def container(
+    container_name: str,
+    image: Image,
+    command: Sequence[str],
+    *,
+    mounts: Sequence[Spec] = (),
+    env: Mapping[str, str] | None = None,
+    **more: Any,
+) -> Spec:
+    """A hardened container with a writable /tmp and, on the stand, the host's files."""
+    return {
+        "name": container_name,
+        "image": image.reference,
+        "imagePullPolicy": image.pull_policy,
+        "command": list(command),
+        "env": [{"name": key, "value": value} for key, value in sorted((env or {}).items())],
+        "securityContext": security_context(),
+        "volumeMounts": [
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own
+            *mounts,
+            *(
+                {"name": _volume(path), "mountPath": path, "readOnly": True}
+                for path in image.host_paths
+            ),
+        ],
+        **more,
+    }
+
+
+def _volume(path: str) -> str:
+    return name("host", path)
+
+
+def pod(
+    *,
+    service_account: str,
+    containers: Sequence[Spec],
+    images: Sequence[Image],
+    init_containers: Sequence[Spec] = (),
+    volumes: Sequence[Spec] = (),
+    **more: Any,
+) -> Spec:
+    """A pod spec that passes `restricted`, hostPath volumes of the stand's images aside."""
+    host_paths = dict.fromkeys(path for image in images for path in image.host_paths)
+    spec: Spec = {
+        "serviceAccountName": service_account,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": pod_security_context(),
+        "containers": list(containers),
+        "volumes": [
+            {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
+            *volumes,
+            *(
+                {"name": _volume(path), "hostPath": {"path": path, "type": "Directory"}}
+                for path in host_paths
+            ),
+        ],
+        **more,
+    }
+    if init_containers:
+        spec["initContainers"] = list(init_containers)
+    return spec
+
+
+# --- secrets from Vault as files ------------------------------------------------------------------
+
+
+def vault_volumes(agent_config: str) -> list[Spec]:
+    """The login token, the agent's script with its configuration, and the files it writes.
+
+    The files lie in memory, are lost with the pod and are readable by its own group only.
+    """
+    return [
+        {
+            "name": "vault-login",
+            "projected": {
+                "defaultMode": 0o440,
+                "sources": [
+                    {
+                        "serviceAccountToken": {
+                            "audience": AUDIENCE,
+                            "expirationSeconds": 600,
+                            "path": "token",
+                        }
+                    }
+                ],
+            },
+        },
+        {"name": "vault-agent", "configMap": {"name": agent_config, "defaultMode": 0o444}},
+        {"name": "secrets", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+    ]
+
+
+def secrets_mount() -> Spec:
+    return {"name": "secrets", "mountPath": SECRETS, "readOnly": True}
+
+
+def vault_agent_files(login: VaultLogin, *, interval: int) -> dict[str, str]:
+    """The ConfigMap's content: the agent, what it fetches, and whom it trusts. Nothing secret."""
+    wanted = {
+        "address": login.address,
+        "auth": login.auth,
+        "role": login.role,
+        "secrets": dict(login.secrets),
+        "certificates": {stem: dict(ask) for stem, ask in login.certificates.items()},
+        "interval": interval,  # seconds between looks at Vault
+    }
+    return {
+        "vault_agent.py": (_SCRIPTS / "vault_agent.py").read_text(encoding="utf-8"),
+        "agent.json": json.dumps(wanted, sort_keys=True),
+        "ca.crt": login.ca_pem,
+    }
+
+
+def canary_files() -> dict[str, str]:
+    """The canary's script, for the same ConfigMap."""
+    return {"canary.py": (_SCRIPTS / "canary.py").read_text(encoding="utf-8")}
+
+
+def vault_agent(image: Image) -> Spec:
+    """A sidecar that starts before the workload, holds it back until every file is there, then
+    keeps the files current. One container does both, as an init container that stays."""
+    command = ["python3", "-u", "/vault-agent/vault_agent.py"]
+    return container(
+        "vault-agent",
+        image,
+        command,
+        mounts=[
+            {"name": "vault-login", "mountPath": str(Path(TOKEN).parent), "readOnly": True},
+            {"name": "vault-agent", "mountPath": "/vault-agent", "readOnly": True},
+            {"name": "secrets", "mountPath": SECRETS},
+        ],
+        restartPolicy="Always",
+        resources=resources(cpu="10m", memory="64Mi"),
+        startupProbe={
+            "exec": {"command": [*command, "--ready"]},
+            "periodSeconds": 2,
+            "timeoutSeconds": 5,
+            "failureThreshold": 60,
+        },
+    )

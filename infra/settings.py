@@ -1,0 +1,262 @@
+"""The settings of one stack: `Pulumi.<stack>.yaml`, parsed once into frozen, checked values.
+
+Everything a user can get wrong is told together as `SettingsError`, a line each: the key, the value
+found, the rule. Nothing here calls a cluster, a cloud or Vault.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from datetime import date
+from ipaddress import IPv4Network
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, cast
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from infra.naming import PROJECT, Identity
+
+Stack = Literal["local", "staging", "prod"]
+STACKS: tuple[str, ...] = ("local", "staging", "prod")
+SiteName = Literal["private", "cloud"]
+
+
+class SettingsError(Exception):
+    """Settings that cannot work; each line names the key, the value and the rule."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=lambda field: field.replace("_", "-")
+    )
+
+
+class _FromStand(BaseModel):
+    """Written by `stand up`, which may say more than this program needs."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+def _private(net: IPv4Network) -> IPv4Network:
+    if not net.is_private:
+        raise ValueError("must be a private range (RFC 1918)")
+    return net
+
+
+PrivateCidr = Annotated[IPv4Network, AfterValidator(_private)]
+Name = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$")]
+TagValue = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
+
+
+class Site(_FromStand):
+    """One cluster that the program adopts."""
+
+    kubeconfig: Path
+    api: str = Field(pattern=r"^https://")
+    node_cidr: PrivateCidr
+    pod_cidr: PrivateCidr
+    service_cidr: PrivateCidr
+    real_nodes: bool = True
+    """False on a stand without root: pods are scheduled but nothing runs them."""
+    issuer: str = "https://kubernetes.default.svc"
+    """`iss` of the cluster's service-account tokens."""
+    service_account_key_file: Path | None = None
+    """PEM with the public key of those tokens; without it Vault asks the API server's JWKS."""
+
+    def ca_pem(self) -> str:
+        """The certificate that signs the API server's, from the kubeconfig.
+
+        Raises `SettingsError` when the file is missing or holds none.
+        """
+        import base64
+
+        where = self.kubeconfig.expanduser()
+        try:
+            raw: Any = yaml.safe_load(where.read_text(encoding="utf-8"))
+            cluster = cast("Mapping[str, Any]", raw["clusters"][0]["cluster"])
+            if "certificate-authority-data" in cluster:
+                return base64.b64decode(cluster["certificate-authority-data"]).decode()
+            file = where.parent / str(cluster["certificate-authority"])
+            return file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise SettingsError(
+                f"kubeconfig is {where}: {error.strerror}; start the site or correct the path"
+            ) from None
+        except (KeyError, IndexError, TypeError, ValueError, yaml.YAMLError):
+            raise SettingsError(
+                f"kubeconfig is {where}: it names no cluster with a certificate authority"
+            ) from None
+
+
+class VaultServer(_FromStand):
+    """Vault, and the files on this machine that let the program log in."""
+
+    address: str = Field(pattern=r"^https://[^/:]+(:\d+)?$")
+    ca_file: Path
+    token_file: Path
+    namespace: str = ""
+
+    def ca_pem(self) -> str:
+        """The certificate that signs Vault's own. Raises `SettingsError` when it cannot be read."""
+        where = self.ca_file.expanduser()
+        try:
+            return where.read_text(encoding="utf-8")
+        except OSError as error:
+            raise SettingsError(
+                f"vault.ca_file is {where}: {error.strerror}; start Vault or correct the path"
+            ) from None
+
+
+class PodImage(_FromStand):
+    """What small helper pods run: a Python 3.11 or newer with its standard library."""
+
+    image: str
+    host_paths: tuple[str, ...] = ()
+    """Stand only: there is no registry, so the host's own files are mounted, read-only."""
+
+
+class Endpoints(_FromStand):
+    """The file `stand up` writes."""
+
+    stand: str
+    sites: dict[SiteName, Site]
+    vault: VaultServer
+    pod_image: PodImage
+
+
+class Settings(_Frozen):
+    """Everything `infra.program.deploy` needs to know."""
+
+    stack: Stack
+    owner: TagValue
+    cost_centre: TagValue
+    data_class: Literal["public", "internal", "confidential"]
+    expiry: date | None = None
+    """Last day of the stack; required for `staging`, which is not meant to stay."""
+    sites: dict[SiteName, Site]
+    vault: VaultServer
+    pod_image: PodImage
+    unreachable: tuple[SiteName, ...] = ()
+    """Sites to leave alone until they are back: their objects stay in the state untouched."""
+    secret_rotation: Name | Annotated[str, Field(pattern=r"^[0-9]{1,9}$")] = "1"  # noqa: S105
+    """Change it to give every generated secret a new value, in place."""
+
+    @model_validator(mode="after")
+    def _no_overlap(self) -> Self:
+        ranges = [
+            (f"sites.{name}.{kind}", cast("IPv4Network", getattr(site, kind)))
+            for name, site in self.sites.items()
+            for kind in ("node_cidr", "pod_cidr", "service_cidr")
+        ]
+        clashes = [
+            f"{one} is {net}, which overlaps {other} {its}; the link cannot route both"
+            for (one, net), (other, its) in combinations(ranges, 2)
+            if net.overlaps(its)
+        ]
+        if clashes:
+            raise ValueError("; ".join(clashes))
+        return self
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if "private" not in self.sites:
+            raise ValueError("sites has no `private`; the core data lives there")
+        if self.stack == "staging" and self.expiry is None:
+            raise ValueError(
+                "expiry is missing; staging is not permanent and must say its last day"
+            )
+        if unknown := set(self.unreachable) - set(self.sites):
+            raise ValueError(f"unreachable names {sorted(unknown)}; sites has {sorted(self.sites)}")
+        return self
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(
+            environment=self.stack,
+            owner=self.owner,
+            cost_centre=self.cost_centre,
+            data_class=self.data_class,
+            expiry=self.expiry,
+        )
+
+
+def read_endpoints(path: Path) -> dict[str, Any]:
+    """The stand's own description of itself, under the names that a stack file would use."""
+    try:
+        raw: Any = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            f"endpoints is {path}: {error.strerror}; run `stand up` first, or name its file"
+        ) from None
+    except ValueError:
+        raise SettingsError(f"endpoints is {path}: not JSON; run `stand up` again") from None
+    try:
+        found = Endpoints.model_validate(raw)
+    except ValidationError as error:
+        raise SettingsError(_explain(str(path), error, Endpoints)) from None
+    return {"sites": found.sites, "vault": found.vault, "pod-image": found.pod_image}
+
+
+def parse(stack: str, config: Mapping[str, str], *, endpoints_file: str | None = None) -> Settings:
+    """Settings of `stack` from Pulumi's configuration (`project:key` -> text, objects as JSON).
+
+    `endpoints_file` replaces the path in the configuration. Raises `SettingsError`.
+    """
+    if stack not in STACKS:
+        raise SettingsError(f"stack is {stack!r}; use one of {', '.join(STACKS)}")
+    values: dict[str, Any] = {"stack": stack}
+    for key, text in config.items():
+        project, _, field = key.partition(":")
+        if project == PROJECT:
+            values[field] = _value(text)
+    named = values.pop("endpoints", None)
+    endpoints = endpoints_file or named
+    if endpoints is not None:
+        path = Path(os.path.expandvars(str(endpoints))).expanduser()
+        values = {**read_endpoints(path), **values}
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_explain(f"Pulumi.{stack}.yaml", error, Settings)) from None
+
+
+def _value(text: str) -> Any:
+    """The engine hands over lists and maps as JSON, everything else as text."""
+    if text[:1] in ("[", "{"):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return text
+
+
+def _explain(source: str, error: ValidationError, model: type[BaseModel]) -> str:
+    return "\n".join(_lines(source, error, model))
+
+
+def _lines(source: str, error: ValidationError, model: type[BaseModel]) -> Iterable[str]:
+    for problem in error.errors(include_url=False):
+        key = ".".join(str(part) for part in problem["loc"])
+        rule = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "missing":
+            yield f"{source}: {key} is missing; add it"
+        elif problem["type"] == "extra_forbidden":
+            known = sorted(field.alias or name for name, field in model.model_fields.items())
+            hint = f"; known keys: {', '.join(known)}" if len(problem["loc"]) == 1 else ""
+            yield f"{source}: {key} is {_shown(problem['input'])}: this key is unknown{hint}"
+        elif not key:
+            yield f"{source}: {rule}"
+        else:
+            yield f"{source}: {key} is {_shown(problem['input'])}: {rule}"
+
+
+def _shown(value: Any) -> str:
+    """A value short enough for one line; the content of a structure is not repeated."""
+    if isinstance(value, (dict, list, tuple, BaseModel)):
+        return f"a {type(value).__name__}"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
