@@ -128,8 +128,8 @@ class JwtRoleProvider(Provider):
                 "bound_subject": props["subject"],
                 "token_policies": props["policies"],
                 "token_no_default_policy": True,
-                "token_ttl": props["ttl"],
-                "token_max_ttl": props["ttl"],
+                "token_ttl": int(props["ttl"]),
+                "token_max_ttl": int(props["ttl"]),  # the engine hands numbers over as floats
             },
         )
         return {}
