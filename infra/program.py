@@ -67,7 +67,7 @@ def deploy(settings: Settings) -> None:
                 login_path=name(PROJECT, settings.stack, site),
                 image=image,
                 rotation=settings.secret_rotation,
-                runs_pods=where.real_nodes,
+                awaited=where.real_nodes and where.reaches_vault,
             ),
         )
         pulumi.export(

@@ -62,6 +62,8 @@ class Site(_FromStand):
     service_cidr: PrivateCidr
     real_nodes: bool = True
     """False on a stand without root: pods are scheduled but nothing runs them."""
+    reaches_vault: bool = True
+    """False while no link joins the site to Vault's: its workloads are declared and wait for it."""
     issuer: str = "https://kubernetes.default.svc"
     """`iss` of the cluster's service-account tokens."""
     service_account_key_file: Path | None = None

@@ -143,7 +143,7 @@ def environment(folders: Folders) -> str:
     """What a shell needs for `pulumi up -s local` from the repository root."""
     home = private_dir(folders.pulumi)
     backend = private_dir(home / "state")
-    passphrase = home / "passphrase"
+    passphrase = folders.passphrase
     if not passphrase.exists():
         write_private(passphrase, os.urandom(24).hex())
     tools = folders.root / "bin"

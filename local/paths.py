@@ -65,6 +65,13 @@ class Folders:
         return self.root / "pulumi"
 
     @property
+    def passphrase(self) -> Path:
+        """Encrypts the secrets in the engine's state. It lies beside the stand's folder and
+        outlives `down --purge`: the salt that the engine writes into `Pulumi.local.yaml` needs it.
+        """
+        return self.root.parent / "passphrase"
+
+    @property
     def vault(self) -> Path:
         return self.root / "vault"
 

@@ -284,6 +284,8 @@ def write_endpoints(
             "pod_cidr": str(site.pod_cidr),
             "service_cidr": str(site.service_cidr),
             "real_nodes": bool(real),
+            # Vault lives in the private site; the cloud's nodes get there over a link only
+            "reaches_vault": name == "private",
             "nodes": real,
             "netns": site.netns,
             "dns": f"{site.address}:{site.ports['dns']}" if where.rooted else None,

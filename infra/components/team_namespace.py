@@ -59,8 +59,8 @@ class TeamNamespaceArgs:
     """The same two as text: they stand in a pod's configuration, which a preview must show."""
     image: Image
     rotation: str
-    runs_pods: bool = True
-    """False where no real node is: objects are made, nothing waits for a pod."""
+    awaited: bool = True
+    """False where no real node is or Vault is out of reach: nothing waits for a pod."""
 
 
 class TeamNamespace(ComponentResource):
@@ -290,7 +290,7 @@ class TeamNamespace(ComponentResource):
             ],
             volumes=vault_volumes(f"{CANARY}-files"),
         )
-        waiting = {} if args.runs_pods else {"annotations": {"pulumi.com/skipAwait": "true"}}
+        waiting = {} if args.awaited else {"annotations": {"pulumi.com/skipAwait": "true"}}
         digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
         deployment = k8s.apps.v1.Deployment(
             f"{self._name}-{CANARY}-pods",
