@@ -71,13 +71,17 @@ def vtysh(end: End, *words: str) -> str:
     return run(["vtysh", "--vty_socket", str(end.vty), *words])
 
 
-def bgp_sessions(end: End) -> dict[str, str]:
-    """Neighbour -> state of its BGP session ("Established" is up)."""
+def bgp_received(end: End) -> dict[str, int]:
+    """Neighbour -> number of routes that it has given us; only sessions that are up."""
     shown = cast(
         "dict[str, Any]", json.loads(router(end, "show bgp ipv4 unicast summary json") or "{}")
     )
     peers = cast("dict[str, dict[str, Any]]", shown.get("peers", {}))
-    return {peer: str(one["state"]) for peer, one in peers.items()}
+    return {
+        peer: int(one.get("pfxRcd", 0))
+        for peer, one in peers.items()
+        if one["state"] == "Established"
+    }
 
 
 def configure(end: End, lines: Sequence[str]) -> None:

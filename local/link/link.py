@@ -82,19 +82,23 @@ class Link:
     # -- state --
 
     def established(self, number: int) -> bool:
-        """Whether tunnel `number` has its SAs and its BGP session at both ends."""
+        """Whether tunnel `number` could carry all traffic: SAs, and every route at both ends.
+
+        A BGP session is up before its routes are there: who drains the other tunnel in between
+        leaves no way at all.
+        """
         tunnel = self.described.tunnel(number)
         return (
             control.established(self.site, self.site.ike(number))
-            and self._session(self.site, str(tunnel.cloud))
-            and self._session(self.cloud, str(tunnel.site))
+            and self._routes_from(self.site, str(tunnel.cloud)) >= len(self.described.accepted)
+            and self._routes_from(self.cloud, str(tunnel.site)) >= len(self.described.announced)
         )
 
-    def _session(self, end: End, peer: str) -> bool:
+    def _routes_from(self, end: End, peer: str) -> int:
         try:
-            return control.bgp_sessions(end).get(peer) == "Established"
+            return control.bgp_received(end).get(peer, -1)
         except (StandError, ValueError):  # its daemon is restarting
-            return False
+            return -1
 
     def settled(self) -> bool:
         """Both tunnels are up and both sides use the first one."""
