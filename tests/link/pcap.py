@@ -36,6 +36,15 @@ class Frame:
         start = 14 + 4 * (self.data[14] & 15)
         return struct.unpack("!HH", self.data[start : start + 4])
 
+    def reports_a_closed_port(self, ports: set[int]) -> bool:
+        """Whether this is an ICMP "port unreachable" about a UDP packet to one of `ports`."""
+        start = 14 + 4 * (self.data[14] & 15)
+        if self.protocol != 1 or self.data[start : start + 2] != b"\x03\x03":
+            return False
+        quoted = self.data[start + 8 :]
+        udp = 4 * (quoted[0] & 15)
+        return quoted[9] == 17 and struct.unpack("!H", quoted[udp + 2 : udp + 4])[0] in ports
+
 
 def frames(path: Path) -> Iterator[Frame]:
     raw = path.read_bytes()

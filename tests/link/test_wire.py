@@ -38,6 +38,8 @@ def test_nothing_crosses_the_internet_in_clear(link: Lab, wire: Capture, tmp_pat
     for frame in frames(wire.path):
         if frame.ethertype == ARP:
             continue
+        if frame.ethertype == IPV4 and frame.reports_a_closed_port(IKE):
+            continue  # of a killed daemon: the kernel repeats the head of what came encrypted
         if frame.ethertype != IPV4 or frame.protocol != UDP or not ends >= set(frame.addresses):
             strangers.append(frame.data[:42].hex())
         elif frame.fragment_offset == 0:
