@@ -195,7 +195,7 @@ def load(folder: Path, lock: Lock | None, device: str, threads: int | None) -> S
         ranker, small, digest = folder / RANKER, folder / SMALL, bundle.digest
     else:
         bundle, ranker, small, digest = None, folder, folder / SMALL, ""
-    predictor = _predictor(ranker, device, threads)
+    predictor = open_predictor(ranker, device, threads)
     if bundle is not None and predictor.manifest.version != bundle.version:
         raise BundleError(
             f"{BUNDLE} says version {bundle.version}, the checkpoint inside is "
@@ -203,7 +203,7 @@ def load(folder: Path, lock: Lock | None, device: str, threads: int | None) -> S
         )
     served = Served(
         predictor=predictor,
-        small=_predictor(small, device, threads) if small.is_dir() else None,
+        small=open_predictor(small, device, threads) if small.is_dir() else None,
         shelf=Shelf(predictor),
         searchable=(ranker / "search").is_dir(),
         bundle_digest=digest,
@@ -223,9 +223,17 @@ def _check_small(served: Served) -> None:
         )
 
 
-def _predictor(folder: Path, device: str, threads: int | None) -> PredictorLike:
+def unusable() -> type[Exception]:
+    """What the model package raises for a folder that it cannot use."""
+    from model.checkpoint import CheckpointError
+
+    return CheckpointError
+
+
+def open_predictor(folder: Path, device: str, threads: int | None) -> PredictorLike:
+    """The model in a folder, on a device; `unusable()` is raised if it is damaged."""
     # torch is heavy, and not needed to read a lock
-    from model.predictor import Predictor  # pyright: ignore[reportMissingImports]
+    from model.predictor import Predictor
 
     if device == "auto":
         import torch
