@@ -31,7 +31,7 @@ from bento.ports import PredictorLike
 from bento.types import ID_PATTERN
 
 NAME = "recommender"
-METRIC = "ndcg@10"
+METRIC = "validation_ndcg@10"
 MARGIN = 0.02
 ROOT = Path(__file__).resolve().parent.parent
 # What the service imports; versions are those it was bundled with.
