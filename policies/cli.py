@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from policies.engine import Plan, Row
     from policies.resource import Stack
+    from policies.stacks import StackFiles
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -29,6 +30,16 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--format", choices=("text", "json"), default="text")
     docs = commands.add_parser("docs", help="the rules as Markdown (docs/policies.md)")
     docs.add_argument("--output", type=Path, metavar="FILE")
+    admission = commands.add_parser(
+        "admission", help="the rules that CEL can express, for `kubectl apply -f -`"
+    )
+    admission.add_argument("--stack", default="", metavar="NAME", help="use this stack's files")
+    admission.add_argument("--rules", default="", metavar="ID,...", help="only these rules")
+    admission.add_argument("--config", type=Path, metavar="FILE", help="enforcement and settings")
+    admission.add_argument(
+        "--exempt", default="kube-system", metavar="NS,...", help="namespaces it does not bind"
+    )
+    admission.add_argument("--output", type=Path, metavar="FILE")
     report = commands.add_parser("report", help="a Markdown summary: findings and cost")
     _add_inputs(report)
     report.add_argument("--base", type=Path, metavar="FILE", help="JSON rows of the base branch")
@@ -43,6 +54,9 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--manifests", type=Path, metavar="PATH", help="Kubernetes YAML or JSON")
     source.add_argument(
         "--resources", type=Path, metavar="FILE", help="a JSON list of {type, name, properties}"
+    )
+    parser.add_argument(
+        "--stack", default="", metavar="NAME", help="settings and waivers in policies/stacks/"
     )
     parser.add_argument("--rules", default="", metavar="ID,...", help="only these rules")
     parser.add_argument("--config", type=Path, metavar="FILE", help="enforcement and settings")
@@ -64,18 +78,28 @@ def judged(args: argparse.Namespace) -> tuple[Stack, Plan, list[Row]]:
     from policies.rules import all_rules
 
     rules = all_rules()
-    only = [part.strip() for part in args.rules.split(",") if part.strip()]
-    plan = _plan(args, only)
+    plan = _plan(args, _ids(args.rules))
     stack = _load(args)
     rows = run(stack, plan)
-    if args.waivers:
+    waiver_file = args.waivers or _of_stack(args.stack).waivers
+    if waiver_file:
         from datetime import UTC, datetime
 
         from policies.settings import apply_waivers, read_waivers
 
-        waivers = read_waivers(args.waivers, rules)
-        rows = apply_waivers(rows, waivers, plan, datetime.now(UTC).date(), str(args.waivers))
+        waivers = read_waivers(waiver_file, rules)
+        rows = apply_waivers(rows, waivers, plan, datetime.now(UTC).date(), str(waiver_file))
     return stack, plan, rows
+
+
+def _of_stack(stack: str) -> StackFiles:
+    from policies.stacks import FOLDER, StackFiles, stack_files
+
+    return stack_files(FOLDER, stack) if stack else StackFiles(None, None, Path())
+
+
+def _ids(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _plan(args: argparse.Namespace, only: list[str]) -> Plan:
@@ -84,10 +108,10 @@ def _plan(args: argparse.Namespace, only: list[str]) -> Plan:
     from policies.rules import all_rules
 
     rules = all_rules()
-    if args.config:
+    if config := args.config or _of_stack(args.stack).settings:
         from policies.settings import plan_from, read_settings
 
-        return plan_from(rules, read_settings(args.config), only)
+        return plan_from(rules, read_settings(config), only)
     by_id = {rule.id: rule for rule in rules}
     if missing := [name for name in only if name not in by_id]:
         raise InputError(f"no rule {missing[0]!r}; `policies list` names them")
@@ -157,6 +181,18 @@ def _docs(args: argparse.Namespace) -> int:
     return 0
 
 
+def _admission(args: argparse.Namespace) -> int:
+    from policies.admission import Scope, expressible, render
+    from policies.load import InputError
+
+    plan = _plan(args, _ids(args.rules))
+    if not expressible(plan.rules):
+        raise InputError("none of these rules has a CEL form; docs/policies.md marks those that do")
+    exempt = tuple(part.strip() for part in args.exempt.split(",") if part.strip())
+    _write(render(plan, Scope(exempt=exempt)), args.output)
+    return 0
+
+
 def _report(args: argparse.Namespace) -> int:
     from policies.summary import render_summary
 
@@ -165,7 +201,13 @@ def _report(args: argparse.Namespace) -> int:
     return int(any(row.blocks for row in rows))
 
 
-_COMMANDS = {"check": _check, "list": _list, "docs": _docs, "report": _report}
+_COMMANDS = {
+    "check": _check,
+    "list": _list,
+    "docs": _docs,
+    "report": _report,
+    "admission": _admission,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
-from google.protobuf import empty_pb2, json_format
+from google.protobuf import empty_pb2
 from pulumi.runtime.proto import analyzer_pb2, analyzer_pb2_grpc, plugin_pb2
 
 from policies.engine import UNJUDGED, Plan, Row, run
@@ -257,8 +257,23 @@ class Analyzer(analyzer_pb2_grpc.AnalyzerServicer):
         return found
 
 
-def _plain(properties: Any) -> dict[str, Any]:
-    return json_format.MessageToDict(properties)
+def _plain(struct: Any) -> dict[str, Any]:
+    """A protobuf `Struct` as data. Whole numbers are integers, as in every other door."""
+    return {key: _value(value) for key, value in struct.fields.items()}
+
+
+def _value(value: Any) -> Any:
+    kind = value.WhichOneof("kind")
+    if kind == "string_value":
+        return value.string_value
+    if kind == "struct_value":
+        return _plain(value.struct_value)
+    if kind == "list_value":
+        return [_value(each) for each in value.list_value.values]
+    if kind == "number_value":
+        number: float = value.number_value
+        return int(number) if number.is_integer() else number
+    return value.bool_value if kind == "bool_value" else None
 
 
 def _resources(request: Any) -> list[Resource]:

@@ -92,7 +92,7 @@ def memory_request(resource: Resource, _: Context) -> Findings:
         (
             "(variables.spec.?containers.orValue([]) + variables.spec.?initContainers.orValue([]))"
             ".all(c, has(c.resources) && has(c.resources.limits) && 'memory' in c.resources.limits"
-            " && quantity(string(c.resources.limits['memory'])).sign() > 0)",
+            " && quantity(string(c.resources.limits['memory'])).isGreaterThan(quantity('0')))",
         ),
         "resources.limits.memory must be set",
     ),

@@ -208,7 +208,7 @@ class Cluster:
             "--service-account-key-file", at("sa.pub"),
             "--service-account-signing-key-file", at("sa.key"),
             "--authorization-mode=Node,RBAC", "--service-cluster-ip-range=10.96.0.0/16",
-            "--cert-dir", at("apiserver"), "--watch-cache=true",
+            "--cert-dir", at("apiserver"), "--watch-cache=true", "--allow-privileged=true",
             *([] if self.controllers else ["--disable-admission-plugins=ServiceAccount"]),
         )  # fmt: skip
         self._wait(lambda: self.request("GET", "/readyz"))
