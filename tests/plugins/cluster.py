@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import functools
 import ipaddress
 import json
 import os
@@ -29,21 +30,30 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from local.tools import debian, resolve
+from local.tools.table import GROUPS, PACKAGES
+
 START_SECONDS = 90
 
 
-def tool(name: str) -> str | None:
-    """A pinned server binary: the project's tool cache first, then $TEST_TOOLS, then PATH."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hybrid-recommender"
-    places = [
-        *sorted(cache.glob("bin")),
-        *sorted(cache.glob("tools/bin")),
-        *sorted(cache.glob("*/bin")),
-    ]
-    if extra := os.environ.get("TEST_TOOLS"):
-        places.append(Path(extra))
-    path = os.pathsep.join([*(str(place) for place in places), os.environ.get("PATH", "")])
-    return shutil.which(name, path=path)
+@functools.cache
+def tool(name: str) -> str:
+    """A pinned program of the stand's tool table; brings it when this machine lacks it.
+
+    $TEST_TOOLS names a folder to look in first (one that a developer has built already).
+    """
+    ready = shutil.which(name, path=os.environ.get("TEST_TOOLS", os.devnull))
+    if ready is not None:
+        return ready
+    package = next((each for each in PACKAGES if name in each.programs), None)
+    if package is not None:
+        debian.ensure(rooted=False, say=print)
+        found = debian.find(package, name)
+        assert found is not None, f"{name} of {package.name} is missing after its installation"
+        return str(found)
+    group = next(each for each in GROUPS if name in each.programs)
+    have = resolve.on_path(group, print) or resolve.in_cache(group) or resolve.make(group, print)
+    return str(have[name].path)
 
 
 def free_port() -> int:
@@ -222,7 +232,6 @@ class Cluster:
 
     def _run(self, name: str, *arguments: str) -> None:
         path = tool(name)
-        assert path is not None, f"{name} is not at hand; run the stand's tools first"
         with (self.folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen([path, *arguments], stdout=log, stderr=log)
 

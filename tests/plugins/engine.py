@@ -20,8 +20,6 @@ class Project:
     """One program and one stack on file state."""
 
     def __init__(self, folder: Path, program: str, *, stack: str = "dev") -> None:
-        engine = tool("pulumi")
-        assert engine is not None, "pulumi is not at hand; run the stand's tools first"
         self.folder = folder
         self.stack = stack
         self.home = folder / "home"
@@ -29,7 +27,7 @@ class Project:
         self.program = folder / "program"
         for place in (self.home, self.state, self.program):
             place.mkdir(parents=True)
-        install(self.home, Path(engine))
+        install(self.home, Path(tool("pulumi")))
         virtualenv = Path(sys.prefix)
         (self.program / "Pulumi.yaml").write_text(
             json.dumps(
