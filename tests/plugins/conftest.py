@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,8 +37,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def project(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Makes a project out of a program's body; destroys what it left in the cluster."""
+def space(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A namespace name of this test alone: nothing has to be cleared away between tests."""
+    name = f"shop-{secrets.token_hex(3)}"
+    monkeypatch.setenv("TEST_SPACE", name)
+    return name
+
+
+@pytest.fixture
+def project(cluster: Cluster, tmp_path: Path, space: str, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Makes a project out of a program's body; the cluster goes at the end of the session."""
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(cluster.kubeconfig)
     monkeypatch.setenv("TEST_KUBECONFIG", str(kubeconfig))
@@ -47,8 +56,4 @@ def project(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         made.append(Project(tmp_path / f"project{len(made)}", PRELUDE + body))
         return made[-1]
 
-    yield make
-    for each in made:
-        kubeconfig.write_text(cluster.kubeconfig)
-        each.attempt("cancel", "--yes")
-        each.attempt("destroy", "--yes", "--skip-preview")
+    return make

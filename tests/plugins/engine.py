@@ -107,9 +107,7 @@ def summary(output: str) -> dict[str, int]:
     found: dict[str, int] = {}
     listing = output.rpartition("Resources:")[2].splitlines()
     for line in listing[1:]:
-        words = (
-            line.replace("+-", " ").replace("+", " ").replace("-", " ").replace("~", " ").split()
-        )
+        words = line.translate(str.maketrans("+-~=", "    ")).split()
         if len(words) < 2 or not words[0].isdigit():
             break
         found[" ".join(words[1:])] = int(words[0])

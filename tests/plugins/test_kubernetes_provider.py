@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.error
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from .conftest import PRELUDE, Make
 from .engine import summary
 
 SHOP = """
-shop = k8s.core.v1.Namespace("shop", metadata={"name": config.get("space") or "shop"}, opts=there)
+shop = k8s.core.v1.Namespace("shop", metadata={"name": os.environ["TEST_SPACE"]}, opts=there)
 inside = shop.metadata.name
 """
 
@@ -87,12 +88,12 @@ def everything(cluster: Cluster) -> set[str]:
 
 @pytest.mark.slow
 def test_every_kind_comes_up_stays_unchanged_and_goes_without_a_trace(
-    project: Make, cluster: Cluster
+    project: Make, cluster: Cluster, space: str
 ) -> None:
     before = everything(cluster)
     stack = project(EVERY_KIND)
     assert summary(stack.run("up", "--yes"))["created"] == OBJECTS + 2  # the stack, the provider
-    quota = cluster.request("GET", "/api/v1/namespaces/shop/resourcequotas")["items"][0]
+    quota = cluster.request("GET", f"/api/v1/namespaces/{space}/resourcequotas")["items"][0]
     assert quota["spec"]["hard"] == {"requests.cpu": "1", "pods": "10"}
     patched = cluster.request("GET", "/api/v1/namespaces/kube-system/configmaps/kube-root-ca.crt")
     assert patched["metadata"]["labels"] == {"patched": "yes"}
@@ -110,10 +111,10 @@ def test_every_kind_comes_up_stays_unchanged_and_goes_without_a_trace(
 
 
 @pytest.mark.slow
-def test_twenty_updates_without_a_change_report_none(project: Make) -> None:
+def test_updates_without_a_change_report_none(project: Make) -> None:
     stack = project(EVERY_KIND)
     stack.up()
-    for turn in range(20):
+    for turn in range(int(os.environ.get("PLUGIN_TEST_UPDATES", "3"))):
         output = stack.up()
         assert set(summary(output)) == {"unchanged"}, f"turn {turn}:\n{output}"
 
@@ -127,7 +128,9 @@ def test_twenty_updates_without_a_change_report_none(project: Make) -> None:
     ],
     ids=["in a namespace that is there", "in one to come", "beside a value not known yet"],
 )
-def test_a_wrong_field_fails_at_preview(project: Make, cluster: Cluster, body: str) -> None:
+def test_a_wrong_field_fails_at_preview(
+    project: Make, cluster: Cluster, space: str, body: str
+) -> None:
     stack = project(
         body
         + """
@@ -140,7 +143,7 @@ k8s.core.v1.Pod("wrong", metadata={"namespace": inside, "labels": globals().get(
     assert "imagePullPolice" in output
     assert "would not be created" in output
     assert "Traceback" not in output
-    assert cluster.get("/api/v1/namespaces/shop") is None
+    assert cluster.get(f"/api/v1/namespaces/{space}") is None
 
 
 def test_a_wrong_value_fails_at_preview_too(project: Make) -> None:
@@ -157,7 +160,7 @@ k8s.core.v1.Service("wrong", metadata={"namespace": inside},
 
 
 def test_an_immutable_field_replaces_the_object_in_the_right_order(
-    project: Make, cluster: Cluster
+    project: Make, cluster: Cluster, space: str
 ) -> None:
     stack = project(
         SHOP
@@ -174,7 +177,7 @@ k8s.core.v1.PersistentVolumeClaim("disk", metadata={"name": "disk", "namespace":
 """
     )
     stack.up()
-    deployments = "/apis/apps/v1/namespaces/shop/deployments"
+    deployments = f"/apis/apps/v1/namespaces/{space}/deployments"
     before = {n.split("-")[0]: n for n in cluster.names(deployments)}
     old = cluster.request("GET", f"{deployments}/fixed")["metadata"]["uid"]
 
@@ -195,12 +198,12 @@ k8s.core.v1.PersistentVolumeClaim("disk", metadata={"name": "disk", "namespace":
 
 
 def test_names_are_automatic_and_the_same_after_everything_was_lost(
-    project: Make, cluster: Cluster
+    project: Make, cluster: Cluster, space: str
 ) -> None:
     stack = project(SHOP + 'k8s.core.v1.ConfigMap("one", metadata={"namespace": inside}, '
         'data={"a": config.get("a") or "1"}, opts=there)\n')  # fmt: skip
     stack.up()
-    maps = "/api/v1/namespaces/shop/configmaps"
+    maps = f"/api/v1/namespaces/{space}/configmaps"
     first = [n for n in cluster.names(maps) if n.startswith("one-")]
     assert len(first) == 1
     state = stack.export()
@@ -219,7 +222,9 @@ def test_names_are_automatic_and_the_same_after_everything_was_lost(
     assert second != first
 
 
-def test_refresh_finds_drift_and_the_next_update_mends_it(project: Make, cluster: Cluster) -> None:
+def test_refresh_finds_drift_and_the_next_update_mends_it(
+    project: Make, cluster: Cluster, space: str
+) -> None:
     stack = project(
         SHOP
         + """
@@ -231,7 +236,7 @@ k8s.core.v1.ConfigMap("gone", metadata={"name": "gone", "namespace": inside}, op
 """
     )
     stack.up()
-    base = "/api/v1/namespaces/shop"
+    base = f"/api/v1/namespaces/{space}"
     merge = "application/merge-patch+json"
     theirs = {"metadata": {"labels": {"tier": "theirs", "foreign": "x"}}}
     cluster.request("PATCH", f"{base}/configmaps/one", theirs, merge)
@@ -283,7 +288,8 @@ def test_an_object_of_somebody_else_is_refused_and_can_be_imported(
     assert "import it" in output
 
     stack.write(PRELUDE + plain % 'ResourceOptions(provider=cluster, import_="default/theirs")')
-    assert summary(stack.up())["imported"] == 1
+    output = stack.up()
+    assert summary(output)["imported"] == 1, output
     stack.write(PRELUDE + plain % "there")
     output = stack.up()
     assert set(summary(output)) == {"unchanged"}, output
@@ -292,7 +298,7 @@ def test_an_object_of_somebody_else_is_refused_and_can_be_imported(
 
 
 def test_a_stalled_deployment_says_why_and_the_next_update_waits_again(
-    project: Make, cluster: Cluster
+    project: Make, cluster: Cluster, space: str
 ) -> None:
     stack = project(
         SHOP
@@ -311,8 +317,8 @@ k8s.apps.v1.Deployment("web", metadata={"name": "web", "namespace": inside, "ann
     code, output = stack.attempt("up", "--yes", "--skip-preview")
     assert code != 0, "an object that is not ready is not done"
     quota = {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
-    cluster.request("POST", "/api/v1/namespaces/shop/resourcequotas", quota)
-    cluster.request("DELETE", "/apis/apps/v1/namespaces/shop/deployments/web")
+    cluster.request("POST", f"/api/v1/namespaces/{space}/resourcequotas", quota)
+    cluster.request("DELETE", f"/apis/apps/v1/namespaces/{space}/deployments/web")
     stack.attempt("refresh", "--yes", "--skip-preview")
     code, output = stack.attempt("up", "--yes", "--skip-preview")
     assert "exceeded quota" in output, output

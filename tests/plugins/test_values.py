@@ -6,7 +6,7 @@ import base64
 import urllib.parse
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from local.plugins.kubernetes import naming
@@ -84,6 +84,7 @@ def test_a_list_that_changed_its_length_is_secret_as_a_whole():
 
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=8, max_size=40))
 def test_a_secret_leaves_a_message_in_each_of_its_forms(text):
+    assume(text not in "before <<[secret]>> after")  # then it stands there anyway
     redactor = Redactor()
     redactor.learn({"deep": [Secret({"key": text})]})
     for form in (text, base64.b64encode(text.encode()).decode(), urllib.parse.quote(text, safe="")):
