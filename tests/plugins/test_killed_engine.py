@@ -1,6 +1,6 @@
 """`kill -9` of the engine in the middle of an update; the documented commands bring all back.
 
-Five points here; `PLUGIN_TEST_KILLS=20 pytest tests/plugins/test_killed_engine.py` takes more.
+Three points here; `PLUGIN_TEST_KILLS=20 pytest tests/plugins/test_killed_engine.py` takes more.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def test_an_engine_killed_at_any_point_leaves_nothing_that_the_next_update_does_
     stack.up(TEST_TURN="0")
     whole = time.monotonic() - begun
     halfway = 0
-    for turn in range(1, int(os.environ.get("PLUGIN_TEST_KILLS", "5")) + 1):
+    for turn in range(1, int(os.environ.get("PLUGIN_TEST_KILLS", "3")) + 1):
         where = f"seed {seed}, turn {turn}"
         if turn % 2:  # creates and updates in turn: every other round starts from nothing
             stack.run("destroy", "--yes", "--skip-preview", "--run-program=false")
