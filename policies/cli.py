@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from policies.cost_report import CostReport
     from policies.engine import Plan, Row
     from policies.resource import Stack
     from policies.stacks import StackFiles
@@ -40,6 +41,12 @@ def _parser() -> argparse.ArgumentParser:
         "--exempt", default="kube-system", metavar="NS,...", help="namespaces it does not bind"
     )
     admission.add_argument("--output", type=Path, metavar="FILE")
+    cost = commands.add_parser("cost", help="a month's bill, and whether it keeps its limits")
+    _add_inputs(cost)
+    cost.add_argument("--format", choices=("text", "json", "markdown"), default="text")
+    cost.add_argument("--accepted", type=Path, metavar="FILE", help="the last accepted estimate")
+    cost.add_argument("--accept", default="", metavar="WHO", help="write this one as accepted")
+    cost.add_argument("--output", type=Path, metavar="FILE", help="write the report there")
     report = commands.add_parser("report", help="a Markdown summary: findings and cost")
     _add_inputs(report)
     report.add_argument("--base", type=Path, metavar="FILE", help="JSON rows of the base branch")
@@ -193,12 +200,43 @@ def _admission(args: argparse.Namespace) -> int:
     return 0
 
 
+def _cost_of(args: argparse.Namespace, stack: Stack) -> CostReport:
+    from policies.cost import bill
+    from policies.cost_report import CostReport, read_accepted
+    from policies.settings import CheckSettings, read_settings
+
+    files = _of_stack(args.stack)
+    path = args.config or files.settings
+    cost = (read_settings(path) if path else CheckSettings()).cost
+    where = getattr(args, "accepted", None) or (files.accepted if args.stack else None)
+    return CostReport(bill(stack, cost), cost.guardrail(), read_accepted(where))
+
+
+def _cost(args: argparse.Namespace) -> int:
+    from policies.cost_report import render_cost, write_accepted
+    from policies.load import InputError
+
+    report = _cost_of(args, _load(args))
+    if args.accept:
+        where = args.accepted or (_of_stack(args.stack).accepted if args.stack else None)
+        if where is None:
+            raise InputError("--accept has no place to write to; give --stack or --accepted")
+        if report.bill.unpriced:
+            raise InputError("an estimate that lacks prices cannot be accepted; price them first")
+        write_accepted(where, report, args.accept)
+    _write(render_cost(report, args.format), args.output)
+    return int(bool(report.bill.unpriced or report.broken) and not args.accept)
+
+
 def _report(args: argparse.Namespace) -> int:
+    from policies.cost_report import render_cost
     from policies.summary import render_summary
 
     stack, _, rows = judged(args)
-    _write(render_summary(stack, rows, args.base), args.output)
-    return int(any(row.blocks for row in rows))
+    cost = _cost_of(args, stack)
+    text = render_summary(stack, rows, args.base) + "\n" + render_cost(cost, "markdown")
+    _write(text, args.output)
+    return int(any(row.blocks for row in rows) or bool(cost.bill.unpriced or cost.broken))
 
 
 _COMMANDS = {
@@ -207,6 +245,7 @@ _COMMANDS = {
     "docs": _docs,
     "report": _report,
     "admission": _admission,
+    "cost": _cost,
 }
 
 

@@ -56,7 +56,14 @@ def _from_engine(state: Mapping[str, Any], source: str) -> Iterator[Resource]:
         source_file=source,
         protect=state.get("protect") is True,
         references=_references(state),
+        provider=_provider(state),
     )
+
+
+def _provider(state: Mapping[str, Any]) -> str:
+    """`urn:...::pulumi:providers:kubernetes::cloud::id` -> `cloud`."""
+    parts = str(state.get("provider", "")).split("::")
+    return parts[3] if len(parts) > 3 else ""
 
 
 _GONE = frozenset(

@@ -36,6 +36,8 @@ class Resource:
     line: int = 0
     protect: bool = False
     references: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    provider: str = ""
+    """Name of the provider that manages it, empty for the default one or outside a program."""
 
     @property
     def is_kubernetes(self) -> bool:
@@ -134,6 +136,7 @@ def make(
     line: int = 0,
     protect: bool = False,
     references: Mapping[str, tuple[str, ...]] | None = None,
+    provider: str = "",
 ) -> Iterator[Resource]:
     """The resource, or for a Kubernetes list each object in it. `props` are decoded."""
     kind = canonical(type_token, props)
@@ -149,7 +152,7 @@ def make(
                 inner.setdefault("apiVersion", props.get("apiVersion", "v1"))
             yield from make(
                 "", f"{name}[{position}]", inner, source_file=source_file, line=line,
-                urn=f"{urn}[{position}]" if urn else "",
+                urn=f"{urn}[{position}]" if urn else "", provider=provider,
             )  # fmt: skip
         return
     yield Resource(
@@ -163,6 +166,7 @@ def make(
         line=line,
         protect=protect,
         references=references or {},
+        provider=provider,
     )
 
 

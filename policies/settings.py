@@ -14,18 +14,13 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from policies.cost_settings import CostSettings
 from policies.engine import Plan, Row, waive
 from policies.load import InputError
 from policies.rule import Rule, Severity, Verdict
 
 Level = Literal["mandatory", "advisory", "disabled"]
 WAIVER_RULES = ("waiver-expired", "waiver-unused")
-
-
-class CostSettings(BaseModel):
-    """What the plan does not say about a month's bill, and its limits (policies/cost.py)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class CheckSettings(BaseModel):
