@@ -136,6 +136,12 @@ def text(value: Any, *path: str) -> str:
     return found if isinstance(found, str) else ""
 
 
+def given(value: Any, *path: str) -> bool:
+    """Whether a value is set at all. One that is not known yet is: its text is not asked for."""
+    found = raw(value, *path)
+    return isinstance(found, Unknown) or bool(found)
+
+
 def flag(value: Any, *path: str) -> bool | None:
     """A boolean, also when written as text; `None` when absent or something else."""
     found = at(value, *path)

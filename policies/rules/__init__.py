@@ -10,6 +10,8 @@ from policies.rule import Rule
 TOPICS = (
     "aws_firewall",
     "aws_network",
+    "aws_eks",
+    "aws_nodes",
     "k8s_pod_host",
     "k8s_pod_kernel",
     "k8s_pod_privileges",
