@@ -12,6 +12,8 @@ TOPICS = (
     "aws_network",
     "aws_eks",
     "aws_nodes",
+    "aws_vpn",
+    "aws_load_balancer",
     "k8s_pod_host",
     "k8s_pod_kernel",
     "k8s_pod_privileges",
