@@ -14,6 +14,8 @@ TOPICS = (
     "aws_nodes",
     "aws_vpn",
     "aws_load_balancer",
+    "aws_iam",
+    "aws_iam_trust",
     "k8s_pod_host",
     "k8s_pod_kernel",
     "k8s_pod_privileges",

@@ -1,0 +1,123 @@
+"""IAM documents: statements with every field as a list, and what their wildcards reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from policies.resource import Resource
+from policies.values import Unknown, UnknownValue, block, document, maps, raw, texts
+
+POLICY_KINDS = frozenset(
+    f"aws:iam/{name[0].lower()}{name[1:]}:{name}"
+    for name in ("Policy", "RolePolicy", "UserPolicy", "GroupPolicy")
+)
+ROLE = "aws:iam/role:Role"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement; `principals` are (type, value) pairs, `*` alone is (`AWS`, `*`)."""
+
+    allows: bool
+    actions: tuple[str, ...]
+    not_actions: tuple[str, ...]
+    resources: tuple[str, ...]
+    not_resources: tuple[str, ...]
+    principals: tuple[tuple[str, str], ...]
+    not_principal: bool
+    condition: Mapping[str, Any]
+
+    @property
+    def on_everything(self) -> bool:
+        """Whether it reaches every resource there is."""
+        return "*" in self.resources or bool(self.not_resources)
+
+    @property
+    def any_action(self) -> bool:
+        """Whether it grants every action, or all but some."""
+        return bool({"*", "*:*"} & set(self.actions)) or bool(self.not_actions)
+
+    @property
+    def public(self) -> bool:
+        """Whether everyone is its principal."""
+        return self.not_principal or any(value == "*" for _, value in self.principals)
+
+    def grants(self, wanted: Iterable[str]) -> list[str]:
+        """Those of the wanted actions that it allows, wildcards and NotAction included."""
+        if not self.allows:
+            return []
+        names = list(wanted)
+        if self.not_actions:
+            return [name for name in names if not _reaches(self.not_actions, name)]
+        return [name for name in names if _reaches(self.actions, name)]
+
+
+def _reaches(patterns: Iterable[str], action: str) -> bool:
+    return any(fnmatchcase(action.lower(), pattern.lower()) for pattern in patterns)
+
+
+def _principals(value: Any) -> tuple[tuple[str, str], ...]:
+    if isinstance(value, Unknown):
+        raise UnknownValue("Principal")
+    if isinstance(value, str):
+        return (("AWS", value),)
+    if not isinstance(value, Mapping):
+        return ()
+    # an account or role that is not known yet is one, and so not everyone
+    return tuple(
+        (str(kind), str(who) if not isinstance(who, Unknown) else "(not known yet)")
+        for kind, whos in value.items()
+        for who in (whos if isinstance(whos, list) else [whos])
+    )
+
+
+def _known(entry: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    # an ARN that is not known yet is one resource, and so not everything
+    value = raw(entry, key)
+    found = value if isinstance(value, list) else [value]
+    return tuple(
+        "(not known yet)" if isinstance(x, Unknown) else str(x) for x in found if x is not None
+    )
+
+
+def statements(value: Any, *path: str) -> Iterator[Statement]:
+    """The statements of a document (data or JSON text). Raises `UnknownValue`."""
+    found = document(value, *path)
+    if not isinstance(found, Mapping):
+        return
+    for entry in maps(found, "Statement"):
+        condition = block(entry, "Condition")
+        yield Statement(
+            allows=raw(entry, "Effect") != "Deny",
+            actions=tuple(texts(entry, "Action")),
+            not_actions=tuple(texts(entry, "NotAction")),
+            resources=_known(entry, "Resource"),
+            not_resources=_known(entry, "NotResource"),
+            principals=_principals(raw(entry, "Principal")),
+            not_principal="NotPrincipal" in entry,
+            condition=condition,
+        )
+
+
+def policies_of(resource: Resource) -> Iterator[Statement]:
+    """The statements that a policy or a role's inline policies grant. Raises `UnknownValue`."""
+    if resource.kind == ROLE:
+        for inline in maps(resource.props, "inlinePolicies"):
+            yield from statements(inline, "policy")
+    else:
+        yield from statements(resource.props, "policy")
+
+
+def condition_values(statement: Statement, key: str) -> list[tuple[str, str]]:
+    """(operator, value) of every condition on a key (its end suffices: `:sub`)."""
+    return [
+        (str(operator), str(value))
+        for operator, keys in statement.condition.items()
+        if isinstance(keys, Mapping)
+        for name, values in keys.items()
+        if str(name).lower().endswith(key.lower())
+        for value in (values if isinstance(values, list) else [values])
+    ]
