@@ -72,6 +72,21 @@ def test_a_killed_run_goes_on_and_its_losses_equal_the_uninterrupted_ones(
     assert not work.exists()
 
 
+@pytest.mark.slow
+def test_two_workers_learn_what_one_learns(data: Path, tmp_path: Path) -> None:
+    out = {n: tmp_path / str(n) for n in (1, 2)}
+    for count, folder in out.items():
+        subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", "--standalone",
+             f"--nproc-per-node={count}", "-m", "model.train", "--sequences", str(data),
+             "--out", str(folder), *TINY, "--dropout", "0", "--no-links"],
+            check=True, capture_output=True, timeout=300,
+        )  # fmt: skip
+    one, two = ({(s, n): v for s, n, v in losses(f)} for f in out.values())
+    assert one.keys() == two.keys()
+    assert np.allclose([one[k] for k in one], [two[k] for k in one], atol=2e-3)
+
+
 def test_predictions_are_unseen_known_items_best_first(
     data: Path, model: Path, tmp_path: Path
 ) -> None:
