@@ -125,7 +125,8 @@ class Fit:
         if self.config.compile:
             wrapped = cast("nn.Module", torch.compile(wrapped, dynamic=True))
         if self.workers.count > 1 and not self.config.sharded:
-            wrapped = DistributedDataParallel(wrapped)
+            # a batch without a hidden item gives `hidden_item` no gradient on that worker
+            wrapped = DistributedDataParallel(wrapped, find_unused_parameters=True)
         return wrapped
 
     def run(
