@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fnmatch import fnmatchcase
 
+from infra.naming import PROJECT
 from infra.pricing import HOURS_PER_MONTH, Estimate, Line, PriceTable, Unpriced, prices
 from policies.cost_settings import CostSettings
 from policies.pods import JOBS, TEMPLATE_PATHS, containers, pod_of
@@ -46,7 +47,7 @@ _FREE = (
     "aws:iam/*", "aws:kms/alias:*", "aws:lb/listener*", "aws:lb/targetGroup*",
     "aws:route53/record:*", "aws:s3/bucket?*:*", "aws:sns/topicPolicy:*",
     "aws:sns/topicSubscription:*", "aws:sqs/queuePolicy:*", "aws:vpc/securityGroup*",
-    "pulumi-python:*", "random:*", "recsys:*", "tls:*",
+    f"{PROJECT}:*", "pulumi-python:*", "random:*", "recsys:*", "tls:*",
 )  # fmt: skip
 # Groups whose objects only steer what is priced by itself (pods, nodes, volumes).
 _STEERING = frozenset(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from infra.naming import PROJECT
 from policies.resource import Resource, Stack
 from policies.rule import Context, Finding, Missing, Rule, Severity, Verdict
 from policies.values import UnknownValue
@@ -140,7 +141,17 @@ def _unjudged(resource: Resource) -> Row:
     )
 
 
-_PLUMBING = ("pulumi-nodejs:", "pulumi-python:", "random:", "tls:", "command:", "time:")
+# Components of this program hold other resources and nothing of their own.
+_PLUMBING = (
+    f"{PROJECT}:",
+    "recsys:",
+    "pulumi-nodejs:",
+    "pulumi-python:",
+    "random:",
+    "tls:",
+    "command:",
+    "time:",
+)
 
 
 def _needs_no_rule(kind: str) -> bool:

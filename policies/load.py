@@ -44,6 +44,8 @@ def _from_engine(state: Mapping[str, Any], source: str) -> Iterator[Resource]:
     urn, token = str(state.get("urn", "")), str(state.get("type", ""))
     if not token or token.startswith(("pulumi:pulumi:", "pulumi:providers:")):
         return
+    if state.get("custom") is False:  # a component: what it holds comes by itself
+        return
     inputs = state.get("inputs")
     props = decode(inputs if isinstance(inputs, Mapping) else {})
     id_ = state.get("id")

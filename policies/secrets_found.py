@@ -25,7 +25,8 @@ _NAME = re.compile(
 )
 _HARMLESS = re.compile(
     r"(?i)^(|true|false|null|none|changeme-at-runtime|\d{1,6}|[<$].*|\{\{.*|/[\w./-]+|"
-    r"file:.*|vault:.*|arn:.*)$"
+    r"file:.*|vault:.*|arn:.*|"
+    r"[a-z_][\w.]*\(.*|(?:str|bytes)\b(?:\s*[|=].*)?)$"  # a call or a type: code, not a value
 )
 _ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?['\"]?([\w.-]+)['\"]?\s*[=:]\s*(.*?)\s*$")
 

@@ -105,7 +105,12 @@ def plain_secret_in_env(resource: Resource, _: Context) -> Findings:
     anchors="KSV-0109, KSV-01010",
     applies=["/ConfigMap"],
     fix="Move the value to a Secret that comes from Vault.",
-    allowed=[manifest("v1", "ConfigMap", data={"LOG_LEVEL": "info", "token_ttl": "3600"})],
+    allowed=[
+        manifest("v1", "ConfigMap", data={"LOG_LEVEL": "info", "token_ttl": "3600"}),
+        manifest(
+            "v1", "ConfigMap", data={"agent.py": "import os\ntoken = read(os.environ['F'])\n"}
+        ),
+    ],
     refused=[
         manifest("v1", "ConfigMap", data={"DB_PASSWORD": "hunter2-plain"}),
         manifest("v1", "ConfigMap", data={"app.ini": "[db]\nuser = shop\npassword = hunter2\n"}),
