@@ -16,6 +16,8 @@ TOPICS = (
     "aws_load_balancer",
     "aws_iam",
     "aws_iam_trust",
+    "aws_kms",
+    "aws_s3",
     "k8s_pod_host",
     "k8s_pod_kernel",
     "k8s_pod_privileges",
