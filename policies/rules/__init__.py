@@ -18,6 +18,7 @@ TOPICS = (
     "aws_iam_trust",
     "aws_kms",
     "aws_s3",
+    "aws_services",
     "k8s_pod_host",
     "k8s_pod_kernel",
     "k8s_pod_privileges",
