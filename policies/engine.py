@@ -107,13 +107,16 @@ def run(stack: Stack, plan: Plan) -> list[Row]:
         applicable = by_kind.get(resource.kind, ())
         if not applicable and plan.complete and not _needs_no_rule(resource.kind):
             rows.append(_unjudged(resource))
-        rows += [_row(rule, resource, contexts[rule.id], plan) for rule in applicable]
+        rows += [row_of(rule, resource, contexts[rule.id], plan) for rule in applicable]
     whole = Resource(type=STACK_TYPE, name="stack", props={}, kind=STACK_TYPE)
-    rows += [_row(rule, whole, contexts[rule.id], plan) for rule in plan.rules if rule.whole_stack]
+    rows += [
+        row_of(rule, whole, contexts[rule.id], plan) for rule in plan.rules if rule.whole_stack
+    ]
     return rows
 
 
-def _row(rule: Rule, resource: Resource, context: Context, plan: Plan) -> Row:
+def row_of(rule: Rule, resource: Resource, context: Context, plan: Plan) -> Row:
+    """One rule's answer about one resource."""
     verdict, message = judge(rule, resource, context)
     return Row(
         rule=rule.id,

@@ -25,10 +25,10 @@ import grpc
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import analyzer_pb2, analyzer_pb2_grpc, plugin_pb2
 
-from policies.engine import UNJUDGED, Plan, Row, run
+from policies.engine import UNJUDGED, Plan, Row, row_of, run
 from policies.load import InputError
 from policies.resource import Resource, Stack, make
-from policies.rule import Rule, Severity, Verdict
+from policies.rule import Context, Rule, Severity, Verdict
 from policies.rules import all_rules
 from policies.settings import (
     WAIVER_RULES,
@@ -86,9 +86,10 @@ class _Alone(Stack):
 def judge_alone(resource: Resource, plan: Plan, by_kind: Mapping[str, Sequence[Rule]]) -> list[Row]:
     """Rows of those rules that need nothing but this resource."""
     rows: list[Row] = []
+    alone = _Alone([resource])
     for rule in by_kind.get(resource.kind, ()):
         try:
-            rows += run(_Alone([resource]), replace(plan, rules=(rule,), complete=False))
+            rows.append(row_of(rule, resource, Context(alone, plan.config_of(rule)), plan))
         except _NeedsSiblings:
             continue  # judged at the end, with the whole stack
     return rows
