@@ -19,6 +19,7 @@ TOPICS = (
     "aws_kms",
     "aws_s3",
     "aws_services",
+    "cost_capacity",
     "k8s_pod_host",
     "k8s_pod_kernel",
     "k8s_pod_privileges",
