@@ -129,8 +129,9 @@ def make_folder(
 
 def current_model() -> Current | None:
     """The newest model of the store that passed its gate."""
-    found = sorted(bentoml.models.list(NAME), key=lambda m: m.info.creation_time, reverse=True)
-    for model in found:
+    # Asked for by name, an empty store is an error of its own; the whole list is just empty.
+    every = [model for model in bentoml.models.list() if model.tag.name == NAME]
+    for model in sorted(every, key=lambda m: m.info.creation_time, reverse=True):
         bundle = models.read_bundle(Path(model.path))
         if bundle.gate.passed:
             return Current(bundle.version, bundle.metrics, bundle.data_fingerprint)

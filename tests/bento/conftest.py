@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from bento import embedded, metrics  # noqa: F401  metrics register once per process
+from bento import tiny as tiny_model
 from bento.app import create_app
 from bento.engine import Served
 from bento.guard import Guard
@@ -65,6 +66,22 @@ async def running(
             yield Service(runtime, client)
     finally:
         await runtime.stop()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of two real transformers, trained for a moment on a small synthetic shop."""
+    folder = tmp_path_factory.mktemp("models") / "bundle"
+    tiny_model.build(folder, users=300, items=120, epochs=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of another version on the same items, trained less."""
+    folder = tmp_path_factory.mktemp("models") / "other"
+    tiny_model.build(folder, users=300, items=120, epochs=1, small=False)
+    return folder
 
 
 @pytest.fixture
