@@ -55,6 +55,11 @@ def configure(level: str) -> None:
         logger.handlers[:] = []
         logger.propagate = True
         logger.setLevel(level.upper())
+    # Its lines name the client's address and whatever path was made up; the guard's do not.
+    access = logging.getLogger("uvicorn.access")
+    access.handlers[:] = []
+    access.propagate = False
+    access.disabled = True
     # nats-py logs the server's address and errors with text from the wire; ours say the same
     # without it.
     logging.getLogger("nats").setLevel(logging.CRITICAL)

@@ -61,6 +61,8 @@ USERS = Counter(
 )
 EMPTY = Counter("recommender_empty_answers_total", "Answers without items.", ["endpoint"])
 REFUSED = Counter("recommender_refused_total", "Requests refused early.", ["reason"])
+for _reason in ("in_flight", "lag"):
+    REFUSED.labels(_reason)  # shown as 0 before the first: an alert needs the series
 DEGRADED = Counter(
     "recommender_degraded_total", "Requests answered below the best tier.", ["tier", "reason"]
 )

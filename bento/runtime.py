@@ -47,20 +47,27 @@ class Runtime:
         self.admission = Admission(settings.max_in_flight, settings.deadline_ms / 1000 * LAG_SHARE)
         self._engine: Engine | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._tried = asyncio.Event()
         self.threads = 1
 
     async def start(self) -> None:
-        """Begin loading and connecting; returns at once, readiness tells when both are done."""
+        """Begin loading and connecting; returns once a model that is there has been tried.
+
+        A worker listens only after this: one that starts beside others takes no request that it
+        would have to refuse. Without a usable model it listens all the same, and is not ready.
+        """
         logs.configure(self.settings.log_level)
         metrics.forget_dead_workers()
         self._engine = Engine(self.settings, self.store)
         self._engine.batcher.start()
         self.admission.start()
         loop = asyncio.get_running_loop()
+        self._tried.clear()
         self._tasks = [loop.create_task(self._watch_model(), name="model watcher")]
         if self.store is not None:
             self._tasks.append(loop.create_task(self._keep_store(self.store), name="store"))
         self._tasks.append(loop.create_task(self._report(), name="gauges"))
+        await self._tried.wait()
 
     async def stop(self) -> None:
         """End the background work and close the store."""
@@ -102,6 +109,7 @@ class Runtime:
             if now is not None and now != seen:
                 seen = now
                 await self._try(path)
+            self._tried.set()
             await asyncio.sleep(self.settings.model_poll_s)
 
     async def _try(self, path: Path) -> None:
