@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import yaml
 from bento import models
 from bento.bundle import Current, compare, requirements
 from bento.models import BundleError, Lock
-from tests.bento.process import last_json, run_bundle, serving
+from tests.bento.process import run_bundle
 
 # Of the network alone: fused with item links, two short trainings can score the same.
 METRIC = "validation_network_ndcg@10"
@@ -83,59 +82,3 @@ def test_a_folder_that_is_no_model_is_refused_in_one_line(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert str(tmp_path) in done.stderr or "manifest" in done.stderr
-
-
-def test_checkpoints_become_a_bento_that_serves_and_a_worse_one_does_not(
-    tiny: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home = tmp_path / "home"
-    score = {
-        path: json.loads((path / "bundle.json").read_text())["metrics"][METRIC]
-        for path in (tiny, other)
-    }
-    better, worse = sorted(score, key=lambda path: -score[path])
-    gap = 1 - score[worse] / score[better]
-    assert gap > 0, "the two trainings must differ for this test to say anything"
-
-    done = run_bundle(
-        home, str(better / "ranker"), "--small", str(tiny / "small"), "--metric", METRIC
-    )
-    assert done.returncode == 0, done.stderr
-    built = last_json(done.stdout)
-
-    refused = run_bundle(
-        home, str(worse / "ranker"), "--metric", METRIC, "--margin", str(gap / 2), "--no-bento"
-    )
-    assert refused.returncode == 1
-    assert built["version"] in refused.stderr
-    assert "at least" in refused.stderr
-    taken = run_bundle(
-        home,
-        str(worse / "ranker"),
-        "--margin",
-        str(min(1.0, gap * 2)),
-        "--out",
-        str(tmp_path / "w"),
-    )
-    assert taken.returncode == 0, taken.stderr
-
-    record = yaml.safe_load(
-        (home / "models" / built["model"].replace(":", "/") / "model.yaml").read_text()
-    )
-    assert record["labels"]["version"].lower() == built["version"].lower()
-    assert float(record["labels"]["validation_network_ndcg-at-10"]) == pytest.approx(
-        score[better], abs=1e-4
-    )
-    assert record["labels"]["data-fingerprint"]
-
-    monkeypatch.setenv("BENTOML_HOME", str(home))
-    # Outside the project: the bento must bring all of its own code.
-    with serving(tmp_path / "state", built["bento"], cwd=tmp_path, store="off") as served:
-        told = served.client.get("/model").json()
-        assert told["model_version"] == built["version"]
-        assert told["bento"] == built["bento"]
-        assert told["tiers"] == ["ranker", "small_ranker", "popular"]
-        first = json.loads((better / "ranker" / "items.json").read_text())[0]
-        answer = served.client.post("/recommend", json={"history": [first], "k": 3}).json()
-        assert answer["tier"] == "ranker"
-        assert len(answer["items"]) == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
@@ -12,9 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import httpx
-import pytest
 
-from tests.bento.malformed import stream
 from tests.bento.process import Served, serving
 
 SECRET_USER = "customer-4711-anna"
@@ -114,30 +111,6 @@ def test_a_new_model_is_taken_up_without_a_dropped_request_and_a_bad_one_not_at_
         assert any("damaged" in text and "digest" in text for text in served.lines())
 
 
-def test_a_killed_worker_costs_at_most_its_own_requests_and_comes_back(
-    tiny: Path, tmp_path: Path
-) -> None:
-    body = {"history": items_of(tiny)[:3], "k": 5, "deadline_ms": 5000}
-    with serving(tmp_path / "state", model_dir=tiny, store="off", workers=2) as served:
-        before = served.workers()
-        assert len(before) == 2
-        with Load(served.url, body, threads=4) as load:
-            for round_ in range(2):
-                until("load", 30, lambda r=round_: load.seen["200"] > 300 * (r + 1))
-                victim = served.workers()[0]
-                victim.kill()
-                until(
-                    "two workers again", 60, lambda v=victim: len(served.workers()) == 2
-                    and v.pid not in [w.pid for w in served.workers()],
-                )  # fmt: skip
-            done = load.seen["200"]
-            until("answers after the kills", 90, lambda: load.seen["200"] > done + 300)
-        broken = {k: n for k, n in load.seen.items() if k != "200"}
-        # Each of four connections can have one request inside a worker when it is killed.
-        assert sum(broken.values()) <= 2 * 4, f"more than what was in flight: {load.seen}"
-        assert not {w.pid for w in before} & {w.pid for w in served.workers()[1:]}
-
-
 def test_logs_are_json_with_request_ids_and_without_personal_data(
     tiny: Path, tmp_path: Path
 ) -> None:
@@ -168,10 +141,6 @@ def test_logs_are_json_with_request_ids_and_without_personal_data(
     of_requests = {line["request_id"]: line for line in logged if line["message"] == "request"}
     assert set(ids) <= set(of_requests), "each request has its line with its id"
     assert all("request_id" in line and "level" in line for line in logged)
-    # A store file is no log, but a user id has no business in the clear there either.
-    for path in (tmp_path / "state").rglob("*"):
-        if path.is_file():
-            assert SECRET_USER.encode() not in path.read_bytes(), f"{path} names the user"
 
 
 def test_metrics_tell_latency_by_endpoint_and_tier_batches_queue_age_and_cold_users(
@@ -192,39 +161,3 @@ def test_metrics_tell_latency_by_endpoint_and_tier_batches_queue_age_and_cold_us
         text = served.client.get("/metrics").text
         for name in ("queue_depth", "in_flight", "loop_lag_seconds", "model_info", "refused_total"):
             assert f"recommender_{name}" in text
-
-
-@pytest.mark.slow
-def test_ten_thousand_malformed_requests_leave_the_same_process_and_its_memory(
-    tiny: Path, tmp_path: Path
-) -> None:
-    known = items_of(tiny)[0]
-
-    async def send(served: Served, seed: int, count: int) -> None:
-        gate = asyncio.Semaphore(4)
-        async with httpx.AsyncClient(base_url=served.url, timeout=60, trust_env=False) as client:
-
-            async def one(bad) -> None:
-                async with gate:
-                    for _ in range(20):
-                        got = await client.post(bad.path, content=bad.body, headers=bad.headers)
-                        if got.status_code != 429:  # too fast for two cores: ask again
-                            break
-                        await asyncio.sleep(0.1)
-                shown = f"{bad.path} {bad.body[:80]!r} {bad.headers}: {got.text[:300]}"
-                assert 400 <= got.status_code < 500, shown
-                named = [fault["field"] for fault in got.json()["fields"]]
-                assert any(field.startswith(bad.field) for field in named), shown
-
-            await asyncio.gather(*(one(bad) for bad in stream(seed, count, known)))
-
-    with serving(tmp_path / "state", model_dir=tiny, store="off") as served:
-        [worker] = served.workers()
-        asyncio.run(send(served, 1, 2000))  # allocators and caches settle
-        before = worker.memory_info().rss
-        asyncio.run(send(served, 2, 10_000))
-        after = worker.memory_info().rss
-        assert [w.pid for w in served.workers()] == [worker.pid], "the worker was replaced"
-        assert after <= before * 1.05, f"memory grew from {before >> 20} to {after >> 20} MiB"
-        good = served.client.post("/recommend", json={"history": [known], "deadline_ms": 5000})
-        assert good.json()["tier"] == "ranker"
