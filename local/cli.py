@@ -161,6 +161,8 @@ def environment(folders: Folders) -> str:
         "PULUMI_HOME": str(pulumi_home),
         "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
+        # the file of this stand, whatever `Pulumi.local.yaml` says: STAND_STATE moves it
+        "HYBRID_RECOMMENDER_ENDPOINTS": str(folders.endpoints),
     }
     return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in values.items())
 

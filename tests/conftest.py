@@ -22,6 +22,7 @@ from local.paths import PROJECT, Folders
 from local.proc import Identity
 from local.stand import can_root
 from local.tools.resolve import Tools
+from tests.stack import Stack
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,18 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStand]:
         yield running
     finally:
         running.run("down", "--purge")
+
+
+@pytest.fixture(scope="session")
+def deployed(stand: RunningStand, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The local stack on the session's stand, up. Tests may break it; `up` converges."""
+    if not stand.rooted:
+        pytest.skip("no root here: no real node runs the stack's pods")
+    stack = Stack.over(tmp_path_factory.mktemp("stack") / "project", stand.environment())
+    stack.up()
+    yield stack
+    stand.up()  # whatever the last test did to it
+    stack.run("destroy", "-s", stack.name, "--yes", "--skip-preview")
 
 
 SESSION = "test-session.json"  # which test run a stand belongs to

@@ -1,0 +1,134 @@
+"""The whole program on the real stand, through the real engine."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import RunningStand
+from tests.stack import Stack
+
+pytestmark = pytest.mark.stand
+
+
+def namespace(stack: Stack, site: str = "private") -> str:
+    return str(stack.outputs()[site]["namespace"])
+
+
+def test_up_gives_each_site_a_namespace_that_is_fenced_and_limited(
+    stand: RunningStand, deployed: Stack
+) -> None:
+    for site in ("private", "cloud"):
+        name, client = namespace(deployed, site), stand.client(site)
+        labels = client.get(f"/api/v1/namespaces/{name}")["metadata"]["labels"]
+        assert labels["pod-security.kubernetes.io/audit"] == "restricted"
+        for kind, group in (
+            ("resourcequotas", "/api/v1"),
+            ("limitranges", "/api/v1"),
+            ("networkpolicies", "/apis/networking.k8s.io/v1"),
+        ):
+            found: list[Any] = client.get(f"{group}/namespaces/{name}/{kind}")["items"]
+            assert found, f"{site} has no {kind}"
+
+
+def test_the_canary_is_ready_only_with_the_secret_of_vault(
+    stand: RunningStand, deployed: Stack
+) -> None:
+    name = namespace(deployed)
+    pods = stand.client("private").get(f"/api/v1/namespaces/{name}/pods")["items"]
+    ready = [
+        condition["status"]
+        for pod in pods
+        for condition in pod["status"]["conditions"]
+        if condition["type"] == "Ready"
+    ]
+    assert ready == ["True"]
+
+
+def test_a_second_up_and_a_refresh_change_nothing(deployed: Stack) -> None:
+    again = deployed.up("--expect-no-changes")
+    assert re.search(r"\b\d+ unchanged", again.stdout)
+    refreshed = deployed.run("refresh", "-s", "local", "--yes", "--expect-no-changes")
+    assert "unchanged" in refreshed.stdout
+    assert set(deployed.changes()) == {"same"}
+
+
+def test_an_object_deleted_by_hand_is_missed_by_refresh_and_made_again_by_up(
+    stand: RunningStand, deployed: Stack
+) -> None:
+    name, client = namespace(deployed), stand.client("private")
+    where = f"/api/v1/namespaces/{name}/resourcequotas"
+    quota = client.get(where)["items"][0]
+    one = f"{where}/{quota['metadata']['name']}"
+    client.delete(one)
+    deployed.run("refresh", "-s", "local", "--yes", "--skip-preview")
+    deployed.up()
+    assert client.get(one)["spec"]["hard"] == quota["spec"]["hard"]
+
+
+def test_a_field_taken_over_by_hand_is_named_in_the_error_and_left_alone(
+    stand: RunningStand, deployed: Stack
+) -> None:
+    name, client = namespace(deployed), stand.client("private")
+    where = f"/api/v1/namespaces/{name}/resourcequotas"
+    quota = client.get(where)["items"][0]
+    one = f"{where}/{quota['metadata']['name']}"
+    client.request("PATCH", one, {"spec": {"hard": {"pods": "1"}}}, "application/merge-patch+json")
+    deployed.run("refresh", "-s", "local", "--yes", "--skip-preview")
+    done = deployed.up(check=False)
+    assert done.returncode != 0
+    assert "conflict" in done.stdout + done.stderr
+    assert ".spec.hard.pods" in done.stdout + done.stderr
+    assert client.get(one)["spec"]["hard"]["pods"] == "1"
+    client.delete(one)
+    deployed.run("refresh", "-s", "local", "--yes", "--skip-preview")
+    deployed.up()
+    assert client.get(one)["spec"]["hard"] == quota["spec"]["hard"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("ownr", "platform", "ownr is 'platform': this key is unknown; known keys: "),
+        ("data-class", "secret", "data-class is 'secret': Input should be 'public', 'internal'"),
+        ("endpoints", "/nowhere.json", "endpoints is /nowhere.json: No such file"),
+    ],
+)
+def test_a_wrong_setting_is_one_error_and_changes_nothing(
+    deployed: Stack, key: str, value: str, told: str
+) -> None:
+    file = deployed.project / "Pulumi.local.yaml"
+    before, state = file.read_text(encoding="utf-8"), deployed.ids()
+    content = yaml.safe_load(before)
+    content["config"][f"hybrid-recommender:{key}"] = value
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    env = dict(deployed.env)
+    env.pop("HYBRID_RECOMMENDER_ENDPOINTS")
+    if key != "endpoints":
+        content["config"]["hybrid-recommender:endpoints"] = deployed.env[
+            "HYBRID_RECOMMENDER_ENDPOINTS"
+        ]
+        file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    try:
+        done = Stack(deployed.project, env).up(check=False)
+    finally:
+        file.write_text(before, encoding="utf-8")
+    assert done.returncode != 0
+    assert told in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert deployed.ids() == state
+
+
+def test_destroy_leaves_nothing_in_a_site_or_in_vault_and_up_makes_it_again(
+    stand: RunningStand, deployed: Stack
+) -> None:
+    names = {site: namespace(deployed, site) for site in ("private", "cloud")}
+    deployed.run("destroy", "-s", "local", "--yes", "--skip-preview")
+    assert deployed.resources() == []
+    for site, name in names.items():
+        assert stand.client(site).find(f"/api/v1/namespaces/{name}") is None
+    deployed.up()
+    assert {site: namespace(deployed, site) for site in names} == names
