@@ -62,5 +62,5 @@ class Stack:
         return json.loads(done.stdout)["deployment"].get("resources", [])
 
     def ids(self) -> dict[str, str]:
-        """URN -> id of everything that is there; unlike ciphertexts these stay from save to save."""
+        """URN -> id of all that is there; unlike ciphertexts, the same from save to save."""
         return {one["urn"]: str(one.get("id", "")) for one in self.resources()}
