@@ -53,7 +53,13 @@ class Handler(BaseHTTPRequestHandler):
         """Probes every few seconds are not news."""
 
 
+def stop(signum: int, frame: object) -> None:
+    """End at once: nothing here is lost by it."""
+    del signum, frame
+    sys.exit(0)
+
+
 if __name__ == "__main__":
     # the first process of a container gets no default handler: without one, ending takes 30 s
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, stop)
     ThreadingHTTPServer(("", PORT), Handler).serve_forever()

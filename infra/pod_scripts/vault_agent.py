@@ -100,12 +100,18 @@ def files(config: dict[str, Any]) -> list[str]:
     return [*config["secrets"], *(f"{stem}.pem" for stem in config["certificates"])]
 
 
+def stop(signum: int, frame: object) -> None:
+    """End at once: nothing here is lost by it."""
+    del signum, frame
+    sys.exit(0)
+
+
 def main() -> int:
     config = json.loads((HERE / "agent.json").read_text(encoding="utf-8"))
     if "--ready" in sys.argv[1:]:
         return 0 if all((SECRETS / file).exists() for file in files(config)) else 1
     # the first process of a container gets no default handler: without one, ending takes 30 s
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, stop)
     while True:
         try:
             refresh(config)
