@@ -23,7 +23,7 @@ from typing import cast
 from local.errors import StandError
 from local.paths import cache
 from local.tools import build, debian, download
-from local.tools.table import GROUPS, PACKAGES, Group, parse_version
+from local.tools.table import GROUPS, PACKAGES, UNKNOWN, Group, parse_version
 
 Say = Callable[[str], None]
 MEMORY_PER_BUILD = 4 << 30  # bytes; linking the API server peaks at about 3 GiB
@@ -156,8 +156,8 @@ def make(group: Group, say: Say) -> dict[str, Found]:
 
 
 def _download_or_build(group: Group, into: Path, say: Say) -> str:
-    release = (group.release or {}).get(platform.machine())
-    if release is not None:
+    release = group.release.get(platform.machine())
+    if release is not None and release.sha256 != UNKNOWN:
         try:
             download.fetch(release, into, say)
         except download.WrongSumError as error:

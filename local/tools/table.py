@@ -1,14 +1,15 @@
 """The pinned table: every program that the stand runs, its version and where it comes from.
 
 `mods/<group>/go.mod` and `go.sum` pin what a group is built from; both move with `version`.
-A group has an official `release` only where its checksum is known from the project that signs it;
-where it is None the reason stands beside it, and the group is built from its verified module.
+An official release is fetched only where its checksum is pinned here. Pinned are sums that the
+project publishes and that two sources, read independently, agree on; where none was found the sum
+is `UNKNOWN` and the group is built from its verified module.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 MODS = Path(__file__).with_name("mods")
@@ -19,8 +20,32 @@ class Release:
     """An official download for one machine type."""
 
     url: str
-    sha256: str
+    sha256: str  # `UNKNOWN`: never fetched
     members: dict[str, str]  # program -> path in the archive; "" when the file is the program
+
+
+UNKNOWN = ""  # the official file is there, its published sum was not to be had
+
+
+def _official(
+    url: str,
+    members: dict[str, str],
+    *,
+    x86_64: str = UNKNOWN,
+    aarch64: str = UNKNOWN,
+    names: tuple[str, str] = ("amd64", "arm64"),
+) -> dict[str, Release]:
+    """One release for both machine types; `{arch}` in texts becomes the project's name of it."""
+    return {
+        machine: Release(
+            url=url.format(arch=arch),
+            sha256=checksum,
+            members={program: path.format(arch=arch) for program, path in members.items()},
+        )
+        for machine, arch, checksum in zip(
+            ("x86_64", "aarch64"), names, (x86_64, aarch64), strict=True
+        )
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +58,7 @@ class Group:
     asks: dict[str, tuple[str, ...]]  # program -> arguments that print its version
     ldflags: str = ""
     tags: str = ""
-    release: dict[str, Release] | None = None  # by platform.machine()
-    why_no_release: str = ""
+    release: dict[str, Release] = field(default_factory=dict[str, Release])  # by machine type
     for_stand: bool = True  # False: only workloads of the platform need it
     needs_root: bool = False  # used by real nodes only
 
@@ -43,7 +67,7 @@ class Group:
         return MODS / self.name
 
 
-NO_SUM = "no checksum of the official file is known to this project yet"
+_GITHUB = "https://github.com"
 _KUBE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 _K8S = "k8s.io/component-base/version"
 
@@ -55,7 +79,10 @@ GROUPS: tuple[Group, ...] = (
         programs={name: f"k8s.io/kubernetes/cmd/{name}" for name in _KUBE},
         asks=dict.fromkeys(_KUBE, ("--version",)),
         ldflags=f"-X {_K8S}.gitVersion=v1.36.3 -X {_K8S}.gitMajor=1 -X {_K8S}.gitMinor=36",
-        why_no_release=NO_SUM,
+        release=_official(
+            "https://dl.k8s.io/v1.36.3/kubernetes-server-linux-{arch}.tar.gz",
+            {name: f"kubernetes/server/bin/{name}" for name in _KUBE},
+        ),
     ),
     Group(
         name="vault",
@@ -63,7 +90,13 @@ GROUPS: tuple[Group, ...] = (
         programs={"vault": "github.com/hashicorp/vault"},
         asks={"vault": ("version",)},
         tags="minimal",  # raft, kv, pki, ssh, transit, approle, cert, jwt, userpass
-        why_no_release=NO_SUM,
+        # the project's own formula (hashicorp/homebrew-tap); this build has every plugin
+        release=_official(
+            "https://releases.hashicorp.com/vault/1.21.1/vault_1.21.1_linux_{arch}.zip",
+            {"vault": "vault"},
+            x86_64="4088617653eba4ea341b6166130239fcbe42edc7839c7f7c6209d280948769c7",
+            aarch64="f83f541e4293289bf1cc3f1e62e41a29a9ce20aeb9a152ada2b00ca42e7e856d",
+        ),
     ),
     Group(
         name="pulumi",
@@ -71,7 +104,14 @@ GROUPS: tuple[Group, ...] = (
         programs={"pulumi": "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"},
         asks={"pulumi": ("version",)},
         ldflags="-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v3.255.0",
-        why_no_release=NO_SUM,
+        # from pulumi-3.255.0-checksums.txt, as several installers repeat it
+        release=_official(
+            "https://get.pulumi.com/releases/sdk/pulumi-v3.255.0-linux-{arch}.tar.gz",
+            {"pulumi": "pulumi/pulumi"},
+            x86_64="cf559568e2c32f7fae56ea3de8ae5fa48973ba8c5aa9dd2b3dc0c8898fe50dba",
+            aarch64="699fbc6ea848d997e9b3645487f108d27b1b55ec807c7576406131e6e080f0e3",
+            names=("x64", "arm64"),
+        ),
     ),
     Group(
         name="containerd",
@@ -84,7 +124,11 @@ GROUPS: tuple[Group, ...] = (
             "containerd": ("--version",), "ctr": ("--version",),
             "containerd-shim-runc-v2": ("-v",),
         },
-        why_no_release=NO_SUM,
+        release=_official(
+            f"{_GITHUB}/containerd/containerd/releases/download/v2.4.2/"
+            "containerd-2.4.2-linux-{arch}.tar.gz",
+            {name: f"bin/{name}" for name in ("containerd", "ctr", "containerd-shim-runc-v2")},
+        ),
         needs_root=True,
     ),
     Group(
@@ -92,7 +136,10 @@ GROUPS: tuple[Group, ...] = (
         version="1.15.0",
         programs={"coredns": "github.com/coredns/coredns"},
         asks={"coredns": ("-version",)},
-        why_no_release=NO_SUM,
+        release=_official(
+            f"{_GITHUB}/coredns/coredns/releases/download/v1.15.0/coredns_1.15.0_linux_{{arch}}.tgz",
+            {"coredns": "coredns"},
+        ),
         needs_root=True,
     ),
     Group(
@@ -101,14 +148,17 @@ GROUPS: tuple[Group, ...] = (
         programs={"kwok": "sigs.k8s.io/kwok/cmd/kwok"},
         asks={"kwok": ("--version",)},
         ldflags="-X sigs.k8s.io/kwok/pkg/consts.Version=v0.7.0",
-        why_no_release=NO_SUM,
+        release=_official(
+            f"{_GITHUB}/kubernetes-sigs/kwok/releases/download/v0.7.0/kwok-linux-{{arch}}",
+            {"kwok": ""},
+        ),
     ),
     Group(
         name="pause",
         version="1.0.0",
         programs={"pause": "hybrid-recommender/tools/pause"},
         asks={},  # our own: holds the namespaces of a pod
-        why_no_release="its source is in mods/pause",
+        # no release: its source is in mods/pause
         needs_root=True,
     ),
     Group(
@@ -116,7 +166,11 @@ GROUPS: tuple[Group, ...] = (
         version="2.15.2",
         programs={"nats-server": "github.com/nats-io/nats-server/v2"},
         asks={"nats-server": ("--version",)},
-        why_no_release=NO_SUM,
+        release=_official(
+            f"{_GITHUB}/nats-io/nats-server/releases/download/v2.15.2/"
+            "nats-server-v2.15.2-linux-{arch}.tar.gz",
+            {"nats-server": "nats-server-v2.15.2-linux-{arch}/nats-server"},
+        ),
         for_stand=False,
     ),
     Group(
@@ -125,14 +179,22 @@ GROUPS: tuple[Group, ...] = (
         programs={"versitygw": "github.com/versity/versitygw/cmd/versitygw"},
         asks={"versitygw": ("--version",)},
         ldflags="-X main.Version=v1.8.0",
-        why_no_release=NO_SUM,
+        # the sums beside the release, as several installers repeat them
+        release=_official(
+            f"{_GITHUB}/versity/versitygw/releases/download/v1.8.0/"
+            "versitygw_v1.8.0_Linux_{arch}.tar.gz",
+            {"versitygw": "versitygw_v1.8.0_Linux_{arch}/versitygw"},
+            x86_64="2ba2c734d10d2c4e651d03182cb4b246656bc735a2f282db7b0b73fba6073467",
+            aarch64="b34051d33f5a9c457f790896acb7bd7d7e15ad8d92efb70616b924f37e401910",
+            names=("x86_64", "arm64"),
+        ),
     ),
     Group(
         name="kueue",
         version="0.19.2",
         programs={"kueue": "sigs.k8s.io/kueue/cmd/kueue"},
         asks={},  # prints no version: never taken from PATH
-        why_no_release="released as a container image only",
+        # no release: a container image only
         for_stand=False,
     ),
 )  # fmt: skip

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Generator
 from dataclasses import replace
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import pytest
 from local.errors import StandError
 from local.paths import PROJECT
 from local.tools import build, download, resolve
-from local.tools.table import GROUPS, Group, Release
+from local.tools.table import GROUPS, UNKNOWN, Group, Release
 from tests.conftest import RunningStand
 
 PAUSE = next(one for one in GROUPS if one.name == "pause")  # ours: builds without a download
@@ -37,8 +38,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @contextlib.contextmanager
-def host(body: bytes | None) -> Generator[str]:
-    """A release host on this machine; with no body it takes requests and never answers."""
+def host(
+    body: bytes | None, *, breaks_after: int = 0, asked: list[str | None] | None = None
+) -> Generator[str]:
+    """A release host on this machine; with no body it takes requests and never answers.
+
+    With `breaks_after` it closes the connection after so many bytes. `asked` gets each request's
+    range.
+    """
     done = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -46,9 +53,14 @@ def host(body: bytes | None) -> Generator[str]:
             if body is None:
                 done.wait(60)
                 return
-            self.send_response(200)
+            wanted = self.headers.get("Range")
+            if asked is not None:
+                asked.append(wanted)
+            rest = body[int(wanted.removeprefix("bytes=").rstrip("-")) :] if wanted else body
+            self.send_response(HTTPStatus.PARTIAL_CONTENT if wanted else HTTPStatus.OK)
+            self.send_header("Content-Length", str(len(rest)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(rest[:breaks_after] if breaks_after else rest)
 
         def log_message(self, *_: object) -> None: ...
 
@@ -92,7 +104,47 @@ def test_a_release_with_another_sum_is_refused_and_removed_and_the_tool_is_built
     refusals = [line for line in said if line.startswith("refused: ")]
     assert len(refusals) == 1
     assert hashlib.sha256(SCRIPT).hexdigest() in refusals[0]
-    assert not [path for path in cache.rglob("*") if path.name == ".download"]
+    assert list((cache.parent / "downloads").iterdir()) == []
+    assert kept(cache) == ["pause-1.0.0"]
+
+
+def test_a_download_that_broke_goes_on_where_it_stopped(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "_silent", set[str]())
+    body, into = SCRIPT * 100_000, cache / "into"
+    into.mkdir(parents=True)
+    asked: list[str | None] = []
+    with host(body, breaks_after=1_000_000, asked=asked) as url:
+        release = released(url, body).release[platform.machine()]
+        with pytest.raises(download.UnreachableError):
+            download.fetch(release, into, print)
+    assert list(into.iterdir()) == []
+    have = download.part(release).stat().st_size
+    assert 0 < have <= 1_000_000
+    with host(body, asked=asked) as url:
+        download.fetch(replace(release, url=url), into, print)
+    assert (into / "pause").read_bytes() == body
+    assert asked == [None, f"bytes={have}-"]
+    assert not download.part(release).exists()
+
+
+def test_every_pinned_release_has_a_place_for_each_program_and_a_sum_or_none() -> None:
+    for group in GROUPS:
+        for release in group.release.values():
+            assert set(release.members) == set(group.programs), group.name
+            assert group.version in release.url, group.name
+            assert "{" not in release.url + "".join(release.members.values()), group.name
+            assert release.sha256 == UNKNOWN or len(bytes.fromhex(release.sha256)) == 32
+
+
+def test_a_release_without_a_known_sum_is_never_asked_for(cache: Path) -> None:
+    asked: list[str | None] = []
+    with host(SCRIPT, asked=asked) as url:
+        one = replace(released(url, SCRIPT).release[platform.machine()], sha256=UNKNOWN)
+        group = replace(PAUSE, release={platform.machine(): one})
+        assert resolve.make(group, print)["pause"].source == "built"
+    assert asked == []
     assert kept(cache) == ["pause-1.0.0"]
 
 
@@ -104,7 +156,6 @@ def test_a_release_host_that_is_silent_or_closed_is_left_for_a_build(
     into.mkdir(parents=True)
     with host(None) as url:
         group = released(url, SCRIPT)
-        assert group.release is not None
         release = group.release[platform.machine()]
         with pytest.raises(download.UnreachableError):
             download.fetch(release, into, print)
