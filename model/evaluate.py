@@ -110,16 +110,7 @@ def _rank(args: argparse.Namespace) -> Report:
 
 
 def _file(args: argparse.Namespace) -> Report:
-    corpus = read_corpus(args.sequences, warn=say)
-    lists: dict[str, list[str]] = {}
-    for number, line in lines(args.predictions):
-        user, tab, items = line.partition("\t")
-        if not tab:
-            raise DataError(
-                f"{args.predictions} line {number} holds no tab; give user<TAB>item item …"
-            )
-        lists[user] = items.split()
-    return judge(corpus, lists)
+    return judge(read_corpus(args.sequences, warn=say), read_lists(args.predictions))
 
 
 def _drift(args: argparse.Namespace) -> Report:
@@ -133,16 +124,10 @@ def judge(corpus: Corpus, lists: Mapping[str, Sequence[str]], k: int = 10) -> Re
     how often the target occurs in the histories (0: a cold item).
     """
     history, held = corpus.without_last()
-    users = np.flatnonzero(held >= 0)
-    if len(users) == 0:
-        raise DataError("nobody has two events; there is nothing to hold out")
-    ranks = np.full(len(users), MISSED, np.int64)
+    users, ranks = places(corpus, lists)
     shown = np.full((len(users), k), -1, np.int64)
     for place, user in enumerate(users):
         ranked = lists.get(corpus.users[int(user)], ())
-        target = corpus.items[held[user]]
-        if target in ranked:
-            ranks[place] = list(ranked).index(target)
         top = [corpus.index[item] for item in ranked[:k] if item in corpus.index]
         shown[place, : len(top)] = top
     popularity = history.popularity()
@@ -153,6 +138,32 @@ def judge(corpus: Corpus, lists: Mapping[str, Sequence[str]], k: int = 10) -> Re
         "popularity_bias": dict(popularity_bias(shown, popularity)),
         "segments": segments(ranks, history.lengths[users], popularity[held[users]], k),
     }
+
+
+def places(corpus: Corpus, lists: Mapping[str, Sequence[str]]) -> tuple[NDArray[np.int64], Ranks]:
+    """Numbers of the users who have something held out, and where their lists hold it."""
+    _, held = corpus.without_last()
+    users = np.flatnonzero(held >= 0)
+    if len(users) == 0:
+        raise DataError("nobody has two events; there is nothing to hold out")
+    ranks = np.full(len(users), MISSED, np.int64)
+    for place, user in enumerate(users):
+        ranked = list(lists.get(corpus.users[int(user)], ()))
+        target = corpus.items[held[user]]
+        if target in ranked:
+            ranks[place] = ranked.index(target)
+    return users, ranks
+
+
+def read_lists(path: Path) -> dict[str, list[str]]:
+    """The lines that `model.predict` wrote: user to ranked items."""
+    lists: dict[str, list[str]] = {}
+    for number, line in lines(path):
+        user, tab, items = line.partition("\t")
+        if not tab:
+            raise DataError(f"{path} line {number} holds no tab; give user<TAB>item item …")
+        lists[user] = items.split()
+    return lists
 
 
 def with_intervals(ranks: Ranks, k: int = 10) -> Report:

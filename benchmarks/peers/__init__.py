@@ -1,0 +1,1 @@
+"""Scripts that run a peer in an environment of its own; nothing of ours imports them."""

@@ -1,0 +1,177 @@
+# pyright: reportMissingImports=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUntypedBaseClass=false
+# The peer's packages live in the environment that `benchmarks.model` makes, not in ours.
+"""RecTools' SASRec on a sequence file: predictions in our format, or its training speed.
+
+    uv run --no-project --with "rectools[torch]" python benchmarks/peers/rectools_sasrec.py \
+        --train train.txt.gz --out pred.tsv --width 64 --blocks 2 --heads 1 --dropout 0.1
+
+As its authors document it: constant learning rate, each user's last training item held out, early
+stopping on it, the best epoch's weights, no further fit. The last line on stdout is a JSON record.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import pandas as pd
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from rectools import Columns
+from rectools.dataset import Dataset
+from rectools.models import SASRecModel
+from rectools.models.nn.transformers.ligr import LiGRLayers
+
+
+def read(path: Path) -> Any:
+    """Events of a sequence file; the day number is the place in the sequence."""
+    users: list[str] = []
+    items: list[str] = []
+    places: list[int] = []
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as stream:
+        for line in stream:
+            user, *events = line.split()
+            users += [user] * len(events)
+            items += events
+            places += range(len(events))
+    days = pd.Timestamp("2000-01-01") + pd.to_timedelta(places, unit="D")
+    return pd.DataFrame(
+        {Columns.User: users, Columns.Item: items, Columns.Weight: 1.0, Columns.Datetime: days}
+    )
+
+
+def last_of_each(events: Any) -> Any:
+    """Mask of each user's last event: what is held out for early stopping."""
+    rank = events.groupby(Columns.User)[Columns.Datetime].rank(method="first", ascending=False)
+    return (rank <= 1).to_numpy()
+
+
+class Clock(Callback):
+    """Targets and seconds of training, batches made included, after the first `skip` steps."""
+
+    def __init__(self, skip: int) -> None:
+        self.skip, self.targets, self.steps = skip, 0, 0
+        self.wall = self.cpu = 0.0
+        self._from = (0.0, 0.0)
+
+    def on_train_batch_end(self, *step: Any) -> None:
+        """Lightning gives trainer, module, outputs, batch and its number."""
+        now = (time.perf_counter(), time.process_time())
+        if self.skip > 0:
+            self.skip -= 1
+            self._from = now
+            return
+        self.wall, self.cpu = now[0] - self._from[0], now[1] - self._from[1]
+        self.targets += int((step[3]["y"] != 0).sum())
+        self.steps += 1
+
+
+class Say(Callback):
+    """One line an epoch on stderr."""
+
+    def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
+        told = {name: round(float(value), 4) for name, value in trainer.callback_metrics.items()}
+        print(f"peer epoch {trainer.current_epoch + 1}: {told}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Command line."""
+    flag = argparse.ArgumentParser(description=__doc__)
+    flag.add_argument("--train", type=Path, required=True)
+    flag.add_argument("--out", type=Path, help="predictions; without it only speed is measured")
+    flag.add_argument("--k", type=int, default=100)
+    flag.add_argument("--width", type=int, required=True)
+    flag.add_argument("--blocks", type=int, required=True)
+    flag.add_argument("--heads", type=int, required=True)
+    flag.add_argument("--dropout", type=float, required=True)
+    flag.add_argument("--length", type=int, required=True)
+    flag.add_argument("--loss", default="softmax")
+    flag.add_argument("--negatives", type=int, default=256)
+    flag.add_argument("--epochs", type=int, default=100)
+    flag.add_argument("--patience", type=int, default=50)
+    flag.add_argument("--batch", type=int, default=128)
+    flag.add_argument("--seed", type=int, default=0)
+    flag.add_argument("--ligr", type=int, default=0, help="gated layers, SwiGLU of so many widths")
+    flag.add_argument("--steps", type=int, default=20, help="steps of a speed run")
+    flag.add_argument("--threads", type=int)
+    args = flag.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    lightning.seed_everything(args.seed, verbose=False)
+    speed = args.out is None
+    folder = tempfile.TemporaryDirectory()
+    clock = Clock(5)
+    best = ModelCheckpoint(folder.name, monitor="val_loss", mode="min", save_weights_only=True)
+
+    def trainer() -> Any:
+        watch = [clock] if speed else [
+            clock, Say(), best, EarlyStopping("val_loss", patience=args.patience)
+        ]  # fmt: skip
+        return lightning.Trainer(
+            accelerator="cpu", logger=False, enable_progress_bar=False,
+            enable_model_summary=False, enable_checkpointing=not speed,
+            max_epochs=args.epochs, max_steps=args.steps + 5 if speed else -1, callbacks=watch,
+        )  # fmt: skip
+
+    layers: dict[str, Any] = (
+        {
+            "transformer_layers_type": LiGRLayers,
+            "transformer_layers_kwargs": {"ff_factors_multiplier": args.ligr, "bias_in_ff": True},
+        }
+        if args.ligr
+        else {}
+    )
+    model = SASRecModel(
+        n_factors=args.width, n_blocks=args.blocks, n_heads=args.heads, dropout_rate=args.dropout,
+        session_max_len=args.length, loss=args.loss, n_negatives=args.negatives, lr=1e-3,
+        batch_size=args.batch, get_trainer_func=trainer,
+        get_val_mask_func=None if speed else last_of_each, **layers,
+    )  # fmt: skip
+    events = read(args.train)
+    started = (time.perf_counter(), time.process_time())
+    model.fit(Dataset.construct(events))
+    # the library fits with a copy of the trainer
+    used = {type(one): one for one in model.fit_trainer.callbacks}
+    clock = used[Clock]
+    record: dict[str, Any] = {
+        "seconds": round(time.perf_counter() - started[0], 1),
+        "cpu_seconds": round(time.process_time() - started[1], 1),
+        "steps": clock.steps,
+        "targets": clock.targets,
+        "items_per_second": clock.targets / max(clock.wall, 1e-9),
+        "items_per_cpu_second": clock.targets / max(clock.cpu, 1e-9),
+        "parameters": sum(p.numel() for p in model.torch_model.parameters()),
+        "torch": torch.__version__,
+    }
+    if not speed:
+        path = Path(used[ModelCheckpoint].best_model_path)
+        model.lightning_model.load_state_dict(torch.load(path, weights_only=False)["state_dict"])
+        record["epoch"] = int(path.stem.split("=")[1].split("-")[0]) + 1
+        users = list(dict.fromkeys(events[Columns.User]))
+        lists = model.recommend(
+            users,
+            Dataset.construct(events),
+            k=args.k,
+            filter_viewed=True,
+            on_unsupported_targets="warn",
+        )
+        with args.out.open("w", encoding="utf-8") as stream:
+            for user, rows in lists.groupby(Columns.User, sort=False):
+                stream.write(f"{user}\t{' '.join(map(str, rows[Columns.Item]))}\n")
+    folder.cleanup()
+    print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()
