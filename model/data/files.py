@@ -17,13 +17,18 @@ class DataError(Exception):
     """A file or value the user gave cannot be used; the message says what to do."""
 
 
-def open_text(path: Path) -> TextIO:
-    """Read `path` as UTF-8, unpacking gzip whatever the name says; bad bytes become U+FFFD."""
+def open_bytes(path: Path) -> IO[bytes]:
+    """Read `path` as bytes, unpacking gzip whatever the name says."""
     if not path.is_file():
         raise DataError(f"{path} is not a file; give the path of an existing data file")
     with path.open("rb") as head:
         packed = head.read(2) == GZIP_MAGIC
-    raw = cast("IO[bytes]", gzip.GzipFile(path, "rb")) if packed else path.open("rb")
+    return cast("IO[bytes]", gzip.GzipFile(path, "rb")) if packed else path.open("rb")
+
+
+def open_text(path: Path) -> TextIO:
+    """Read `path` as UTF-8, unpacking gzip whatever the name says; bad bytes become U+FFFD."""
+    raw = open_bytes(path)
     return io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="\n")
 
 
