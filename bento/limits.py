@@ -8,7 +8,7 @@ from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 # What one worker needs besides the weights: interpreter, torch, BentoML, buffers (measured,
-# docs/serving.md).
+# docs/service.md).
 WORKER_BYTES = 450 * 2**20
 # cgroup v1 writes "no limit" as a huge number of bytes.
 NO_LIMIT = 2**60

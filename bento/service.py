@@ -2,7 +2,7 @@
 
 BentoML supervises the worker processes, the socket, probes and /metrics; the paths of the product
 are the application in `bento/app.py`, behind the guard in `bento/guard.py`. Settings:
-docs/serving.md.
+docs/service.md.
 """
 
 from __future__ import annotations

@@ -106,5 +106,5 @@ class ServiceSettings(BaseModel):
                 for e in error.errors(include_url=False)
             ]
             raise SettingsError(
-                "settings refused:\n  " + "\n  ".join(lines) + "\nsee docs/serving.md, Settings"
+                "settings refused:\n  " + "\n  ".join(lines) + "\nsee docs/service.md, Settings"
             ) from None

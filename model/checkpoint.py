@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from model.links import Links
 from model.net import NetConfig, Recommender
@@ -213,6 +214,25 @@ def verify(folder: Path) -> Manifest:
     return manifest
 
 
+class _Unfilled(TorchFunctionMode):
+    """No initial values for parameters that are about to be read.
+
+    On the meta device they would cost half of the start: torch imports its compiler for them.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return given["tensor"] if "tensor" in given else args[0]
+        return func(*args, **given)
+
+
 class Loaded(BaseModel):
     """Everything that a folder holds, ready to use."""
 
@@ -241,7 +261,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Loaded:
         raise CheckpointError(
             f"{folder / ITEMS} does not list {manifest.net.items} ids; train it again"
         )
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         net = Recommender(manifest.net)
     state = {
         name.removeprefix("net."): tensor
