@@ -13,10 +13,12 @@ setup: ## the virtual environment from uv.lock (nothing outside .venv and the us
 
 up: setup ## both sites, Vault and the whole program on this machine; run it again to repair
 	@$(UV) run --frozen stand up
+	@$(UV) run --frozen python -m bento.ship >/dev/null
 	@eval "$$($(UV) run --frozen stand env)" && \
 	  pulumi stack select --create local >/dev/null && pulumi up -s local --yes
 	@$(UV) run --frozen stand status
-	@eval "$$($(UV) run --frozen stand env)" && pulumi stack output -s local
+	@eval "$$($(UV) run --frozen stand env)" && pulumi stack output -s local && \
+	  pulumi stack output -s local --json | $(UV) run --frozen python -m local.ask
 
 down: setup ## remove all of it, and check that nothing is left on this machine
 	@eval "$$($(UV) run --frozen stand env)" && \

@@ -124,6 +124,10 @@ class HistoryStore:
                 url, options["token"] = where
             if self.settings.nats_creds is not None:
                 options["user_credentials"] = str(self.settings.nats_creds)
+            if self.settings.nats_token is not None:
+                file = self.settings.nats_token
+                # asked at each connection: a rotated token is found without a restart
+                options["token"] = lambda: file.read_text(encoding="utf-8").strip()
             if self.settings.nats_ca is not None:
                 import ssl
 

@@ -52,6 +52,9 @@ class ServiceSettings(BaseModel):
         description="JetStream address. Unset: an embedded nats-server for this machine.",
     )
     nats_creds: UserPath | None = Field(default=None, description="NATS credentials file.")
+    nats_token: UserPath | None = Field(
+        default=None, description="File with the NATS token; read anew for every connection."
+    )
     nats_ca: UserPath | None = Field(default=None, description="CA certificate for tls://.")
     nats_replicas: int = Field(default=1, ge=1, le=5, description="Copies of each stream.")
     nats_server: UserPath | None = Field(

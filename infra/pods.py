@@ -5,6 +5,7 @@ No engine and no provider here, so that a policy test can hold these against its
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,19 @@ class Image:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Software:
+    """A program in its own image; on the stand a program of the host in the one image."""
+
+    image: Image
+    program: str
+    libraries: str = ""
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"LD_LIBRARY_PATH": self.libraries} if self.libraries else {}
+
+
+@dataclass(frozen=True, kw_only=True)
 class VaultLogin:
     """How one workload of one site reaches its own secrets, and what it may read there."""
 
@@ -49,7 +63,17 @@ class VaultLogin:
     certificates: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict[str, Mapping[str, Any]]
     )
-    """File stem -> PKI path and request; gives `<stem>.crt` and `<stem>.key`."""
+    """File stem -> PKI path and request; gives `<stem>.pem`: certificate, authority, key."""
+    authorities: Mapping[str, str] = field(default_factory=dict[str, str])
+    """File name -> path of a PKI engine's certificate, for who must trust what it signs."""
+    templates: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Name of a secret's file -> text around its value, which stands for `{}`."""
+    notify: Mapping[str, Sequence[Mapping[str, str]]] = field(
+        default_factory=dict[str, Sequence[Mapping[str, str]]]
+    )
+    """File name -> who is told of a change: `{"haproxy": socket}` or `{"process": name}`."""
+    metrics_port: int = 0
+    """Where the agent says when certificates end; 0 for nowhere."""
 
 
 def as_written(spec: Spec) -> Any:
@@ -91,6 +115,31 @@ def resources(*, cpu: str, memory: str, memory_limit: str | None = None) -> Spec
         "requests": {"cpu": cpu, "memory": memory},
         "limits": {"memory": memory_limit or memory},
     }
+
+
+def spread(match: Mapping[str, str]) -> list[Spec]:
+    """Over nodes, then zones, as far as there are any. Nodes that a pod may not use do not count:
+    simulated and GPU nodes carry taints."""
+    return [
+        {
+            "maxSkew": 1,
+            "topologyKey": key,
+            "whenUnsatisfiable": unless,
+            "nodeTaintsPolicy": "Honor",
+            "labelSelector": {"matchLabels": dict(match)},
+            # pods of the version before do not count: an update may always place its first pod
+            "matchLabelKeys": ["pod-template-hash"],
+        }
+        for key, unless in (
+            ("kubernetes.io/hostname", "DoNotSchedule"),
+            ("topology.kubernetes.io/zone", "ScheduleAnyway"),
+        )
+    ]
+
+
+def checksum(files: Mapping[str, str]) -> str:
+    """For a pod's annotation: changed files start new pods."""
+    return hashlib.sha256(json.dumps(dict(files), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def http_probe(path: str, port: int | str, **more: int) -> Spec:
@@ -203,6 +252,10 @@ def vault_agent_files(login: VaultLogin, *, interval: int) -> dict[str, str]:
         "role": login.role,
         "secrets": dict(login.secrets),
         "certificates": {stem: dict(ask) for stem, ask in login.certificates.items()},
+        "authorities": dict(login.authorities),
+        "templates": dict(login.templates),
+        "notify": {file: [dict(one) for one in told] for file, told in login.notify.items()},
+        "metrics_port": login.metrics_port,
         "interval": interval,  # seconds between looks at Vault
     }
     return {
@@ -217,9 +270,11 @@ def canary_files() -> dict[str, str]:
     return {"canary.py": (_SCRIPTS / "canary.py").read_text(encoding="utf-8")}
 
 
-def vault_agent(image: Image) -> Spec:
+def vault_agent(image: Image, *, mounts: Sequence[Spec] = (), metrics_port: int = 0) -> Spec:
     """A sidecar that starts before the workload, holds it back until every file is there, then
     keeps the files current. One container does both, as an init container that stays."""
+    port: Spec = {"name": "agent-metrics", "containerPort": metrics_port}
+    more: Spec = {"ports": [port]} if metrics_port else {}
     command = ["python3", "-u", "/vault-agent/vault_agent.py"]
     return container(
         "vault-agent",
@@ -229,6 +284,7 @@ def vault_agent(image: Image) -> Spec:
             {"name": "vault-login", "mountPath": str(Path(TOKEN).parent), "readOnly": True},
             {"name": "vault-agent", "mountPath": "/vault-agent", "readOnly": True},
             {"name": "secrets", "mountPath": SECRETS},
+            *mounts,
         ],
         restartPolicy="Always",
         resources=resources(cpu="10m", memory="64Mi"),
@@ -238,4 +294,5 @@ def vault_agent(image: Image) -> Spec:
             "timeoutSeconds": 5,
             "failureThreshold": 60,
         },
+        **more,
     )

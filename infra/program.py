@@ -9,14 +9,22 @@ import pulumi
 import pulumi_kubernetes as k8s
 from pulumi import ResourceOptions
 
-from infra.components.secret_store import SecretStore, SecretStoreArgs, SiteLogin
+from infra import bento_reference
+from infra.components import event_store, gateway, recommender
+from infra.components.event_store import EventStore, EventStoreArgs
+from infra.components.gateway import Gateway, GatewayArgs
+from infra.components.recommender import Recommender, RecommenderArgs
+from infra.components.secret_store import SecretStore, SecretStoreArgs, SiteLogin, pki_path
 from infra.components.team_namespace import TeamNamespace, TeamNamespaceArgs
-from infra.naming import PROJECT, name
-from infra.pods import Image
-from infra.settings import Settings, Site
+from infra.naming import PROJECT, name, selector
+from infra.pods import Image, Software
+from infra.settings import Settings, SettingsError, Site, SiteName
 from infra.vault import Connection
+from infra.workloads import VaultSite
 
 TEAM = "recommender"
+PROGRAMS = {"gateway": "haproxy", "nats": "nats-server", "prometheus": "prometheus"}
+"""What the parts' own images call their program."""
 
 
 def connection(settings: Settings) -> Connection:
@@ -36,12 +44,15 @@ def deploy(settings: Settings) -> None:
     image = Image(
         reference=settings.pod_image.image, host_paths=tuple(settings.pod_image.host_paths)
     )
+    bento = _bento(settings)
     store = SecretStore(
         "secrets",
         SecretStoreArgs(
             environment=settings.stack,
             connection=vault,
             sites={site: _login(where) for site, where in settings.sites.items()},
+            audit_file=settings.vault.audit_file,
+            rotation=settings.secret_rotation,
         ),
     )
     for site, where in settings.sites.items():
@@ -70,6 +81,8 @@ def deploy(settings: Settings) -> None:
                 awaited=where.real_nodes and where.reaches_vault,
             ),
         )
+        serves = where.reaches_vault and where.real_nodes  # elsewhere once the link is there
+        way_in = _serve(settings, site, provider, store, image, bento, team) if serves else None
         pulumi.export(
             site,
             {
@@ -77,9 +90,133 @@ def deploy(settings: Settings) -> None:
                 "namespace": team.namespace,
                 "canary": team.canary_url,
                 "secretVersion": team.secret_version,
+                "bento": bento.reference if way_in else None,
+                "url": way_in.url if way_in else None,
+                "gateway": way_in.address if way_in else None,
             },
         )
     pulumi.export("vault", vault.address)
+    pulumi.export("servicesAuthority", store.authority)
+
+
+def _serve(
+    settings: Settings,
+    site: SiteName,
+    provider: k8s.Provider,
+    store: SecretStore,
+    agent: Image,
+    bento: bento_reference.Bento,
+    team: TeamNamespace,
+) -> Gateway:
+    """The event store, the bento's pods and the gateway of one site, in the team's namespace."""
+    where, wanted = settings.sites[site], settings.serving
+    vault = VaultSite(
+        connection=connection(settings),
+        ca_pem=settings.vault.ca_pem(),
+        site=site,
+        team=TEAM,
+        mount=store.mount,
+        mount_path=name(PROJECT, settings.stack),
+        login=store.logins[site],
+        login_path=name(PROJECT, settings.stack, site),
+        pki=store.pki,
+        pki_path=pki_path(settings.stack),
+    )
+    inside = ResourceOptions(depends_on=[team])
+    scrapers = [selector("prometheus")]
+    events = EventStore(
+        f"{site}-events",
+        EventStoreArgs(
+            identity=settings.identity,
+            team=TEAM,
+            provider=provider,
+            vault=vault,
+            agent=agent,
+            software=_software(settings, "nats", agent),
+            replicas=wanted.store_replicas,
+            size=wanted.store_size,
+            storage_class=where.storage_class,
+            volumes=[volume.model_dump() for volume in where.volumes],
+            clients=[selector(recommender.NAME)],
+            scrapers=scrapers,
+            rotation=settings.secret_rotation,
+            certificate_ttl=wanted.certificate_ttl,
+        ),
+        opts=inside,
+    )
+    service = Recommender(
+        f"{site}-service",
+        RecommenderArgs(
+            identity=settings.identity,
+            team=TEAM,
+            provider=provider,
+            vault=vault,
+            agent=agent,
+            bento=bento.reference,
+            image=_bento_image(bento, agent),
+            command=bento.words(settings.pod_image.python),
+            env={"RECOMMENDER__MODEL_DIR": bento.model_dir} if bento.model_dir else {},
+            store_address=events.address,
+            store_token=f"{event_store.NAME}#token",
+            store_replicas=wanted.store_replicas,
+            least=wanted.least,
+            most=wanted.most,
+            cpu=wanted.cpu,
+            memory=wanted.memory,
+            workers=wanted.workers,
+            callers=[selector(gateway.NAME)],
+            store=selector(event_store.NAME),
+            store_port=event_store.CLIENT,
+            scrapers=scrapers,
+            after=[events],
+        ),
+        opts=inside,
+    )
+    return Gateway(
+        f"{site}-gateway",
+        GatewayArgs(
+            identity=settings.identity,
+            team=TEAM,
+            provider=provider,
+            vault=vault,
+            agent=agent,
+            software=_software(settings, "gateway", agent),
+            host=where.service_host,
+            backend=service.host,
+            backend_port=recommender.PORT,
+            pods=selector(recommender.NAME),
+            slots=wanted.most,
+            clients=["10.0.0.0/8"],
+            scrapers=scrapers,
+            certificate_ttl=wanted.certificate_ttl,
+            after=[service],
+        ),
+        opts=inside,
+    )
+
+
+def _bento(settings: Settings) -> bento_reference.Bento:
+    store = settings.bento_store
+    try:
+        return bento_reference.find(settings.bento, store.expanduser() if store else None)
+    except bento_reference.BentoReferenceError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _bento_image(bento: bento_reference.Bento, base: Image) -> Image:
+    """The bento's own image; a local bento runs in the stand's, beside the host's files."""
+    if bento.image is not None:
+        return Image(reference=bento.image)
+    return Image(reference=base.reference, host_paths=(*base.host_paths, *bento.host_paths))
+
+
+def _software(settings: Settings, part: str, base: Image) -> Software:
+    """A part's own image, or on a stand its program among the host's files."""
+    digest = {str(key): value for key, value in settings.images.items()}.get(part)
+    if digest is not None:
+        return Software(image=Image(reference=digest), program=PROGRAMS[part])
+    found = settings.pod_image.programs[part]
+    return Software(image=base, program=found.path, libraries=found.libraries)
 
 
 def _login(site: Site) -> SiteLogin:

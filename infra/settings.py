@@ -52,6 +52,13 @@ Name = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$")]
 TagValue = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
 
 
+class Volume(_FromStand):
+    """A folder of one node that a database may keep: the stand's answer to a storage class."""
+
+    node: str
+    path: str = Field(pattern=r"^/")
+
+
 class Site(_FromStand):
     """One cluster that the program adopts."""
 
@@ -68,6 +75,16 @@ class Site(_FromStand):
     """`iss` of the cluster's service-account tokens."""
     service_account_key_file: Path | None = None
     """PEM with the public key of those tokens; without it Vault asks the API server's JWKS."""
+    storage_class: str | None = None
+    """Of the volumes that databases keep; None for the cluster's default."""
+    volumes: tuple[Volume, ...] = ()
+    """Stand only: declared as volumes, as nothing provisions them there."""
+    dns: str | None = None
+    """Address of a name server outside the cluster, `ip:port`; None for the cluster's own."""
+    service_host: str = Field(
+        default="", pattern=r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+)?$"
+    )
+    """Name by which clients reach the site's gateway; it stands on the certificate."""
 
     def ca_pem(self) -> str:
         """The certificate that signs the API server's, from the kubeconfig.
@@ -101,6 +118,8 @@ class VaultServer(_FromStand):
     ca_file: Path
     token_file: Path
     namespace: str = ""
+    audit_file: str | None = None
+    """On the Vault server: a log that this stack keeps of every request; None to keep none."""
 
     def ca_pem(self) -> str:
         """The certificate that signs Vault's own. Raises `SettingsError` when it cannot be read."""
@@ -113,12 +132,49 @@ class VaultServer(_FromStand):
             ) from None
 
 
+class Program(_FromStand):
+    """A program that the stand's pods run from the host, and where its own libraries are."""
+
+    path: str = Field(pattern=r"^/")
+    libraries: str = ""
+
+
 class PodImage(_FromStand):
     """What small helper pods run: a Python 3.11 or newer with its standard library."""
 
     image: str
     host_paths: tuple[str, ...] = ()
     """Stand only: there is no registry, so the host's own files are mounted, read-only."""
+    python: str = "python3"
+    """Interpreter with the product's packages, for a local bento."""
+    programs: dict[str, Program] = Field(default_factory=dict[str, Program])
+    """Stand only: what stands in for the images of `images`."""
+
+
+class Serving(_Frozen):
+    """How much of the recommender a site runs."""
+
+    least: int = Field(default=2, ge=2, le=50)
+    most: int = Field(default=6, ge=3, le=50)
+    cpu: str = "500m"
+    memory: str = "1Gi"
+    workers: int = Field(default=1, ge=1, le=64)
+    store_replicas: Literal[1, 3, 5] = 3
+    """NATS servers, and copies of each stream."""
+    store_size: str = Field(default="20Gi", pattern=r"^[1-9][0-9]*(Mi|Gi|Ti)$")
+    certificate_ttl: int = Field(default=72 * 3600, ge=60)
+    """Seconds; a certificate is renewed after two thirds of them."""
+
+    @model_validator(mode="after")
+    def _room(self) -> Self:
+        if self.most <= self.least:
+            raise ValueError(f"most is {self.most} and least {self.least}; it must be larger")
+        return self
+
+
+Digest = Annotated[
+    str, Field(pattern=r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+@sha256:[0-9a-f]{64}$")
+]
 
 
 class Endpoints(_FromStand):
@@ -142,6 +198,15 @@ class Settings(_Frozen):
     sites: dict[SiteName, Site]
     vault: VaultServer
     pod_image: PodImage
+    bento: str
+    """What is served: an image by digest, or a tag of `bento_store`."""
+    bento_store: Path | None = None
+    """Stand only: BentoML's store on this machine."""
+    images: dict[Literal["gateway", "nats", "prometheus"], Digest] = Field(
+        default_factory=dict[Literal["gateway", "nats", "prometheus"], str]
+    )
+    """Of the parts around the service; on a stand `pod_image.programs` takes their place."""
+    serving: Serving = Serving()
     unreachable: tuple[SiteName, ...] = ()
     """Sites to leave alone until they are back: their objects stay in the state untouched."""
     secret_rotation: Name | Annotated[str, Field(pattern=r"^[0-9]{1,9}$")] = "1"  # noqa: S105
@@ -173,6 +238,13 @@ class Settings(_Frozen):
             )
         if unknown := set(self.unreachable) - set(self.sites):
             raise ValueError(f"unreachable names {sorted(unknown)}; sites has {sorted(self.sites)}")
+        return self
+
+    @model_validator(mode="after")
+    def _images(self) -> Self:
+        for part in ("gateway", "nats", "prometheus"):
+            if part not in self.images and part not in self.pod_image.programs:
+                raise ValueError(f"images has no `{part}`; name its image by digest")
         return self
 
     @property

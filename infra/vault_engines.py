@@ -51,6 +51,8 @@ def _root_certificate(client: Any, mount: str) -> str | None:
 class PkiRoot(Managed, module="vault", name="PkiRoot"):
     """An EC P-384 root that signs the services' certificates."""
 
+    path: Output[str]
+    """Of the engine."""
     certificate: Output[str]
     """PEM; public, handed to every client."""
 
@@ -87,10 +89,10 @@ class PkiRoleProvider(Provider):
                 "allow_ip_sans": bool(props["allow_ip"]),
                 "enforce_hostnames": True,
                 "server_flag": True,
-                "client_flag": False,
+                "client_flag": bool(props["client"]),
                 "key_type": "ec",
                 "key_bits": 256,
-                "max_ttl": props["max_ttl"],
+                "max_ttl": int(props["max_ttl"]),  # the engine hands numbers over as floats
                 "no_store": True,
             },
         )
@@ -103,6 +105,7 @@ class PkiRoleProvider(Provider):
         return {
             "domains": data["allowed_domains"],
             "allow_ip": data["allow_ip_sans"],
+            "client": data["client_flag"],
             "max_ttl": data["max_ttl"],
         }
 
@@ -111,7 +114,8 @@ class PkiRoleProvider(Provider):
 
 
 class PkiRole(Managed, module="vault", name="PkiRole"):
-    """Server certificates for exactly `domains`, valid for at most `max_ttl` seconds."""
+    """Server certificates for exactly `domains`, valid for at most `max_ttl` seconds; with
+    `client` also for servers that call one another."""
 
     path: Output[str]
 
@@ -124,6 +128,7 @@ class PkiRole(Managed, module="vault", name="PkiRole"):
         role: str,
         domains: Sequence[str],
         allow_ip: bool = False,
+        client: bool = False,
         max_ttl: int = 72 * 3600,
         opts: ResourceOptions | None = None,
     ) -> None:
@@ -132,6 +137,7 @@ class PkiRole(Managed, module="vault", name="PkiRole"):
             "path": role,
             "domains": list(domains),
             "allow_ip": allow_ip,
+            "client": client,
             "max_ttl": max_ttl,
         }
         super().__init__(PkiRoleProvider(), resource_name, connection, props, opts)
@@ -169,6 +175,7 @@ class TransitKeyProvider(Provider):
 class TransitKey(Managed, module="vault", name="TransitKey"):
     """A key for encryption as a service; a new `rotation` adds a version, old data stays."""
 
+    mount: Output[str]
     path: Output[str]
     latest_version: Output[int]
 

@@ -20,11 +20,20 @@ USER = 1000  # uid and gid that pods of the base image are meant to run as
 _ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
+def _environment() -> Path:
+    """The project's virtual environment, else the one that runs this."""
+    venv = PROJECT / ".venv"
+    return venv if venv.exists() else Path(sys.prefix)
+
+
+def interpreter() -> Path:
+    """The Python with the project's packages, as pods see it."""
+    return _environment() / "bin" / "python"
+
+
 def host_paths() -> list[Path]:
     """What a pod of the base image mounts from the host, read-only and at the same path."""
-    venv = PROJECT / ".venv"
-    if not venv.exists():
-        venv = Path(sys.prefix)
+    venv = _environment()
     interpreter = Path(sys.base_prefix)
     wanted = [
         Path("/usr"), interpreter, interpreter.resolve(), venv, PROJECT, cache() / "tools",

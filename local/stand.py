@@ -8,7 +8,7 @@ import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,12 +26,14 @@ from local.pki import signing_pair
 from local.proc import Record, record_path
 from local.settings import SITES, SiteName, StandSettings
 from local.supervisor import Say, Supervisor
-from local.tools import resolve
+from local.tools import debian, resolve
 from local.tools.resolve import Tools
 from local.vault import Vault
 from local.waiting import wait_for
 
 T = TypeVar("T")
+STORAGE_CLASS = "stand"  # of the folders in `volumes`; a name that no provisioner claims
+PROGRAMS = {"gateway": "haproxy", "nats": "nats-server", "prometheus": "prometheus"}
 ROOM = 2 << 30  # bytes that a running stand may come to need: databases, logs, audit file
 DNS_ROLE = {
     "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -288,6 +290,9 @@ def write_endpoints(
             "reaches_vault": name == "private",
             "nodes": real,
             "netns": site.netns,
+            "storage_class": STORAGE_CLASS,
+            "volumes": [{"node": node, "path": str(path)} for node, path in volumes(folders, real)],
+            "service_host": f"recommend.{name}.stand.internal",
             "dns": f"{site.address}:{site.ports['dns']}" if where.rooted else None,
             "issuer": plane.issuer,
             "service_account_key_file": str(signing_pair(plane.pki).cert),
@@ -311,10 +316,30 @@ def write_endpoints(
             "image": images.BASE,
             "host_paths": [str(path) for path in images.host_paths()],
             "user": images.USER,
+            "python": str(images.interpreter()),
+            # what pods run in place of an image of their own
+            "programs": {
+                part: {
+                    "path": str(tools.path(program)),
+                    "libraries": debian.library_path(tools.path(program)),
+                }
+                for part, program in PROGRAMS.items()
+                if program in tools.found
+            },
         },
         "tools": {name: str(one.path) for name, one in sorted(tools.found.items())},
     }
     write_private(folders.endpoints, json.dumps(described, indent=1))
+
+
+def volumes(folders: Folders, nodes: Sequence[str]) -> list[tuple[str, Path]]:
+    """A folder per real node that a database may keep; made here, as nothing provisions volumes.
+
+    Its content goes with the state folder (`down --purge`)."""
+    made = [(node, folders.root / "volumes" / node) for node in nodes]
+    for _, path in made:
+        path.mkdir(parents=True, exist_ok=True, mode=0o755)
+    return made
 
 
 def node_record(folders: Folders, node: str) -> Record:

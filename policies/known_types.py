@@ -17,6 +17,7 @@ PLAIN_TYPES = frozenset(
         "aws:kms/alias:Alias",
         "/Event",
         "/Endpoints",
+        "/PersistentVolume",
         "/Secret",
         "apps/ControllerRevision",
         "apiextensions.k8s.io/CustomResourceDefinition",

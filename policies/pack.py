@@ -185,12 +185,17 @@ class Analyzer(analyzer_pb2_grpc.AnalyzerServicer):
             settings = self._session.settings
             levels, values = dict(settings.enforcement), dict(settings.settings)
             defaults = {info.name: info.enforcementLevel for info in map(_described, all_rules())}
+            options = {one.id: one.config for one in all_rules()}
             for name, config in request.policyConfig.items():
                 if name not in defaults:
                     continue
                 if config.enforcementLevel != defaults[name]:  # the engine sends every default
                     levels[name] = _FROM_LEVEL[config.enforcementLevel]
-                given = _plain(config.properties)
+                given = {
+                    key: value
+                    for key, value in _plain(config.properties).items()
+                    if key not in options[name] or value != options[name][key].default
+                }
                 if given:
                     values[name] = {**values.get(name, {}), **given}
             try:

@@ -90,10 +90,24 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStand]:
 
 
 @pytest.fixture(scope="session")
-def deployed(stand: RunningStand, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def bento() -> str:
+    """The tag that `Pulumi.local.yaml` ships; made once and kept in the user's cache."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bento.ship"],
+        cwd=PROJECT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def deployed(
+    stand: RunningStand, bento: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
     """The local stack on the session's stand, up. Tests may break it; `up` converges."""
     if not stand.rooted:
         pytest.skip("no root here: no real node runs the stack's pods")
+    assert bento
     stack = Stack.over(tmp_path_factory.mktemp("stack") / "project", stand.environment())
     stack.up()
     yield stack

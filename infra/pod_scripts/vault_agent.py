@@ -4,7 +4,11 @@ Logs in with the pod's own service-account token, writes each secret to a file i
 certificates and renews them after two thirds of their life. While Vault cannot be reached the files
 stay as they are: a running service does not fall over because its Vault restarts.
 
-`--ready` exits 0 once every file is there (the start-up probe).
+A file that changed is handed on without a restart of the workload: HAProxy takes a certificate
+through its socket, a process that reads its files again on SIGHUP gets one.
+
+`--ready` exits 0 once every file is there (the start-up probe). With `metrics_port`, GET /metrics
+there says when each certificate ends and when Vault was last read.
 """
 
 from __future__ import annotations
@@ -12,12 +16,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import ssl
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -56,48 +63,130 @@ class Vault:
             return json.loads(answer.read())
 
 
-def write(file: str, text: str) -> None:
+def write(file: str, text: str) -> bool:
     """Replace a file in one step, readable by the pod's group, and only when it differs."""
     path = SECRETS / file
     if path.exists() and path.read_text(encoding="utf-8") == text:
-        return
+        return False
     new = SECRETS / f".{file}.new"
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o440), "w") as handle:
         handle.write(text)
     new.replace(path)
     say(f"wrote {file}")
+    return True
 
 
-def renew_at(file: str) -> float:
-    """When the certificate in `file` is due, as a Unix time; 0 when there is none."""
-    due = SECRETS / f".{file}.due"
-    return float(due.read_text(encoding="utf-8")) if due.exists() else 0.0
+def noted(stem: str, what: str) -> float:
+    """A moment noted beside a certificate, as a Unix time; 0 when there is none."""
+    note = SECRETS / f".{stem}.{what}"
+    return float(note.read_text(encoding="utf-8")) if note.exists() else 0.0
 
 
-def refresh(config: dict[str, Any]) -> None:
-    """Bring every file up to date."""
+def refresh(config: dict[str, Any], changed: set[str]) -> None:
+    """Bring every file up to date; the names of those that changed join `changed`, also when a
+    later one fails."""
     vault = Vault(config)
     seen: dict[str, dict[str, str]] = {}
     for file, where in config["secrets"].items():
         path, _, key = where.partition("#")
         if path not in seen:
             seen[path] = vault.call(path)["data"]["data"]
-        write(file, seen[path][key])
+        text = config["templates"].get(file, "{}").replace("{}", seen[path][key])
+        if write(file, text):
+            changed.add(file)
+    for file, path in config["authorities"].items():
+        if write(file, vault.call(path)["data"]["certificate"].strip() + "\n"):
+            changed.add(file)
     for stem, ask in config["certificates"].items():
-        if time.time() < renew_at(stem):
+        if time.time() < noted(stem, "due"):
             continue
         request = {key: value for key, value in ask.items() if key != "path"}
         made = vault.call(ask["path"], request)["data"]
-        chain = "\n".join([made["certificate"], made["issuing_ca"]])
         # one file with both halves: a server that reloads can never see a key without its
-        # certificate
-        write(f"{stem}.pem", f"{chain}\n{made['private_key']}\n")
-        life = float(made["expiration"]) - time.time()
-        (SECRETS / f".{stem}.due").write_text(str(time.time() + life * 2 / 3), encoding="utf-8")
+        # certificate; no empty line, which would end it where HAProxy's socket takes it
+        parts = [made["certificate"], made["issuing_ca"], made["private_key"]]
+        if write(f"{stem}.pem", "".join(f"{part.strip()}\n" for part in parts)):
+            changed.add(f"{stem}.pem")
+        end, now = float(made["expiration"]), time.time()
+        (SECRETS / f".{stem}.end").write_text(str(end), encoding="utf-8")
+        (SECRETS / f".{stem}.due").write_text(str(now + (end - now) * 2 / 3), encoding="utf-8")
+
+
+def hand_on(config: dict[str, Any], changed: set[str]) -> set[str]:
+    """Tell the workload of its new files; those that it could not take yet."""
+    left: set[str] = set()
+    for file in sorted(changed):
+        for told in config["notify"].get(file, []):
+            done = give_haproxy(file, told["haproxy"]) if "haproxy" in told else hang_up(told)
+            if not done:
+                left.add(file)
+    return left
+
+
+def give_haproxy(file: str, path: str) -> bool:
+    """A certificate for a running HAProxy: no connection notices. Before it runs there is no
+    socket, and it will read the file by itself."""
+    if not Path(path).exists():
+        return True
+    where, text = SECRETS / file, (SECRETS / file).read_text(encoding="utf-8")
+    for command in (f"set ssl cert {where} <<\n{text}\n", f"commit ssl cert {where}\n"):
+        with socket.socket(socket.AF_UNIX) as admin:
+            admin.settimeout(TIMEOUT)
+            admin.connect(path)
+            admin.sendall(command.encode())
+            admin.shutdown(socket.SHUT_WR)
+            answer = b"".join(iter(lambda admin=admin: admin.recv(4096), b"")).decode()
+        if "Transaction" not in answer and "Success" not in answer:
+            say(f"HAProxy refused {file}: {' '.join(answer.split())[:200]}")
+            return False
+    say(f"HAProxy uses the new {file}")
+    return True
+
+
+def hang_up(told: dict[str, str]) -> bool:
+    """SIGHUP for every process of that name in this pod (it shares its process table)."""
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if (place / "comm").read_text(encoding="utf-8").strip() == told["process"]:
+                os.kill(int(place.name), signal.SIGHUP)
+                say(f"told {told['process']} to read its files again")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return True
 
 
 def files(config: dict[str, Any]) -> list[str]:
-    return [*config["secrets"], *(f"{stem}.pem" for stem in config["certificates"])]
+    certificates = [f"{stem}.pem" for stem in config["certificates"]]
+    return [*config["secrets"], *config["authorities"], *certificates]
+
+
+LAST = "vault_agent_last_read_timestamp_seconds"
+ENDS = "vault_agent_certificate_expiry_timestamp_seconds"
+
+
+def metrics(config: dict[str, Any], read_at: float) -> str:
+    """Prometheus' text format; names and times, never a value."""
+    lines = [f"# TYPE {LAST} gauge", f"{LAST} {read_at}", f"# TYPE {ENDS} gauge"]
+    lines += [f'{ENDS}{{file="{stem}"}} {noted(stem, "end")}' for stem in config["certificates"]]
+    return "\n".join(lines) + "\n"
+
+
+def serve_metrics(config: dict[str, Any], state: dict[str, float]) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = self.path == "/metrics"
+            body = metrics(config, state["read_at"]).encode() if found else b"use /metrics\n"
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
+            """A scrape every few seconds is not news."""
+
+    server = ThreadingHTTPServer(("", int(config["metrics_port"])), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
 def stop(signum: int, frame: object) -> None:
@@ -112,9 +201,14 @@ def main() -> int:
         return 0 if all((SECRETS / file).exists() for file in files(config)) else 1
     # the first process of a container gets no default handler: without one, ending takes 30 s
     signal.signal(signal.SIGTERM, stop)
+    state, waiting = {"read_at": 0.0}, set[str]()
+    if config["metrics_port"]:
+        serve_metrics(config, state)
     while True:
         try:
-            refresh(config)
+            refresh(config, waiting)
+            waiting = hand_on(config, waiting)
+            state["read_at"] = time.time()
             pause = float(config["interval"])
         except urllib.error.HTTPError as error:
             say(f"Vault answered {error.code} for {error.url}; the files stay as they are")

@@ -24,6 +24,14 @@ def unpacked(package: Package, program: str) -> Path | None:
     return None
 
 
+def library_path(program: Path) -> str:
+    """Where the libraries lie that were unpacked beside a program; empty for an installed one."""
+    root = next((one for one in program.parents if one.name.startswith("debian-")), None)
+    if root is None:
+        return ""
+    return ":".join(str(one) for one in sorted(root.glob("usr/lib/*-linux-gnu")))
+
+
 def find(package: Package, program: str) -> Path | None:
     """Where a package's program is on this machine; None when it is missing or too old."""
     if program.startswith("/"):
@@ -108,7 +116,7 @@ def _unpack(package: Package) -> None:
     fresh.mkdir(parents=True)
     try:
         done = subprocess.run(
-            ["apt-get", "-q", "download", package.name], cwd=fresh,
+            ["apt-get", "-q", "download", package.name, *package.libraries], cwd=fresh,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         archives = sorted(fresh.glob("*.deb"))
@@ -117,8 +125,9 @@ def _unpack(package: Package) -> None:
                 f"apt-get download {package.name} failed: {done.stderr.strip()[-300:]}",
                 "as root: apt-get update",
             )
-        subprocess.run(["dpkg-deb", "-x", archives[0], fresh], check=True, capture_output=True)
-        archives[0].unlink()
+        for archive in archives:
+            subprocess.run(["dpkg-deb", "-x", archive, fresh], check=True, capture_output=True)
+            archive.unlink()
         shutil.rmtree(target, ignore_errors=True)
         fresh.rename(target)
     finally:

@@ -210,6 +210,7 @@ class Package:
     unpack: bool = False  # unpacked in the cache: installing it would start a service
     needs_root: bool = True
     least: str = ""  # lowest version that is known to work, asked with `--version`
+    libraries: tuple[str, ...] = ()  # packages unpacked beside it: what its programs link to
 
 
 PACKAGES: tuple[Package, ...] = (
@@ -220,6 +221,21 @@ PACKAGES: tuple[Package, ...] = (
         unpack=True,
         needs_root=False,
         least="3.4.13",
+    ),
+    Package(
+        name="haproxy",
+        programs=("haproxy",),
+        why="the gateway in front of the service",
+        unpack=True,
+        needs_root=False,
+        libraries=("liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1"),
+    ),
+    Package(
+        name="prometheus",
+        programs=("prometheus", "promtool"),
+        why="metrics and alerts of the platform, and the tests of its rules",
+        unpack=True,
+        needs_root=False,
     ),
     Package(name="iproute2", programs=("ip",), why="namespaces, links and routes"),
     Package(name="util-linux", programs=("nsenter", "unshare", "mount"), why="namespaces"),

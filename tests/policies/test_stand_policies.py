@@ -39,8 +39,9 @@ _k8s.core.v1.Pod("policy-probe", metadata={metadata!r}, spec={spec!r}, opts=_the
 
 
 @pytest.fixture
-def program(stand: RunningStand, tmp_path: Path) -> tuple[Path, dict[str, str]]:
+def program(stand: RunningStand, bento: str, tmp_path: Path) -> tuple[Path, dict[str, str]]:
     """A copy of the project's program on the stand's endpoints, and the engine's environment."""
+    assert bento
     for name in ("infra", "local", "policies", "Pulumi.yaml", "pyproject.toml", "uv.lock"):
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)

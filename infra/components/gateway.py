@@ -1,0 +1,246 @@
+"""The site's way in: HAProxy, its certificate from Vault rotated without touching connections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pulumi_kubernetes as k8s
+from pulumi import ComponentResource, Output, ResourceOptions
+
+from infra import flows, haproxy
+from infra.naming import Identity, labels, selector
+from infra.pods import (
+    Image,
+    Software,
+    as_written,
+    checksum,
+    container,
+    http_probe,
+    pod,
+    resources,
+    secrets_mount,
+    spread,
+    vault_agent,
+    vault_agent_files,
+    vault_volumes,
+)
+from infra.workloads import Needs, VaultSite, grant
+
+NAME = "gateway"
+PORT = 443
+AGENT_METRICS = 9102
+AGENT_INTERVAL = 5  # seconds between looks at Vault: a certificate may be short-lived
+LEAVING = 10  # seconds between leaving the service's list and closing the door
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewayArgs:
+    identity: Identity
+    team: str
+    """Namespace, which exists."""
+    provider: k8s.Provider
+    vault: VaultSite
+    agent: Image
+    software: Software
+    host: str
+    """Name that clients use; on the certificate beside the cluster's own name."""
+    backend: str
+    """Headless name of the service's pods."""
+    backend_port: int
+    pods: Mapping[str, str]
+    """Labels of the service's pods."""
+    slots: int
+    """Most pods that the service may have."""
+    clients: Sequence[str]
+    """Ranges that may ask."""
+    replicas: int = 2
+    scrapers: Sequence[Mapping[str, str]] = ()
+    certificate_ttl: int = 72 * 3600
+    after: Sequence[Any] = field(default_factory=list[Any])
+    awaited: bool = True
+
+
+class Gateway(ComponentResource):
+    """TLS in front of the service of one namespace."""
+
+    address: Output[str]
+    """Address inside the site."""
+    url: str
+
+    def __init__(
+        self, resource_name: str, args: GatewayArgs, opts: ResourceOptions | None = None
+    ) -> None:
+        super().__init__("hybrid-recommender:kubernetes:Gateway", resource_name, {}, opts)
+        self._args, self._name = args, resource_name
+        self._labels = labels(args.identity, "gateway", {"team": args.team})
+        self._match = selector(NAME)
+        self._on_site = ResourceOptions(parent=self, provider=args.provider)
+        service_name = f"{NAME}.{args.team}.svc.cluster.local"
+        access = grant(
+            f"{resource_name}-vault",
+            args.vault,
+            NAME,
+            Needs(
+                domains=[args.host, service_name],
+                certificate_ttl=args.certificate_ttl,
+                notify={"tls.pem": [{"haproxy": haproxy.ADMIN}]},
+                metrics_port=AGENT_METRICS,
+            ),
+            ResourceOptions(parent=self),
+        )
+        self._files = {
+            **vault_agent_files(access.login, interval=AGENT_INTERVAL),
+            "haproxy.cfg": haproxy.configuration(
+                backend=args.backend, port=args.backend_port, slots=args.slots
+            ),
+            "503.http": haproxy.error_page(),
+        }
+        self._traffic()
+        before = [*access.resources, *args.after, *self._objects()]
+        deployment = self._pods(
+            ResourceOptions.merge(self._on_site, ResourceOptions(depends_on=before))
+        )
+        service = self._service(
+            ResourceOptions.merge(self._on_site, ResourceOptions(depends_on=[deployment]))
+        )
+        self.address = Output.format("{0}:{1}", service.spec.cluster_ip, PORT)
+        self.url = f"https://{args.host}"
+        self.register_outputs({"address": self.address, "url": self.url})
+
+    def _metadata(self, object_name: str, **more: Any) -> Any:
+        meta = {"name": object_name, "namespace": self._args.team, "labels": self._labels}
+        return as_written({**meta, **more})
+
+    def _objects(self) -> list[Any]:
+        return [
+            k8s.core.v1.ServiceAccount(
+                f"{self._name}-account",
+                metadata=self._metadata(NAME),
+                automount_service_account_token=False,
+                opts=self._on_site,
+            ),
+            k8s.core.v1.ConfigMap(
+                f"{self._name}-files",
+                metadata=self._metadata(f"{NAME}-files"),
+                data=self._files,
+                opts=self._on_site,
+            ),
+            k8s.policy.v1.PodDisruptionBudget(
+                f"{self._name}-budget",
+                metadata=self._metadata(NAME),
+                spec=as_written({"maxUnavailable": 1, "selector": {"matchLabels": self._match}}),
+                opts=self._on_site,
+            ),
+        ]
+
+    def _traffic(self) -> None:
+        """Declared ranges in, the service's pods and Vault out; nothing else."""
+        args = self._args
+        scrapers = [flows.pods(dict(one)) for one in args.scrapers]
+        k8s.networking.v1.NetworkPolicy(
+            f"{self._name}-traffic",
+            metadata=self._metadata(NAME),
+            spec=as_written(
+                {
+                    "podSelector": {"matchLabels": self._match},
+                    "policyTypes": ["Ingress", "Egress"],
+                    "ingress": [
+                        flows.into([flows.block(one) for one in args.clients], haproxy.TLS_PORT),
+                        *(
+                            [flows.into(scrapers, haproxy.STATUS_PORT, AGENT_METRICS)]
+                            if scrapers
+                            else []
+                        ),
+                    ],
+                    "egress": [
+                        flows.out_of([flows.pods(dict(args.pods))], args.backend_port),
+                        flows.to_address(args.vault.connection.address),
+                    ],
+                }
+            ),
+            opts=self._on_site,
+        )
+
+    def _pods(self, opts: ResourceOptions) -> k8s.apps.v1.Deployment:
+        args = self._args
+        admin = {"name": "admin", "mountPath": "/run/haproxy"}
+        proxy = container(
+            NAME,
+            args.software.image,
+            [args.software.program, "-W", "-db", "-f", "/vault-agent/haproxy.cfg"],
+            env=args.software.env,
+            mounts=[
+                secrets_mount(),
+                {"name": "vault-agent", "mountPath": "/vault-agent", "readOnly": True},
+                admin,
+            ],
+            ports=[
+                {"name": "https", "containerPort": haproxy.TLS_PORT},
+                {"name": "status", "containerPort": haproxy.STATUS_PORT},
+            ],
+            resources=resources(cpu="50m", memory="64Mi", memory_limit="256Mi"),
+            # SIGTERM would end HAProxy at once; SIGUSR1 lets it finish what it holds
+            lifecycle={
+                "preStop": {
+                    "exec": {
+                        "command": ["/bin/sh", "-c", f"sleep {LEAVING}; kill -USR1 1; sleep 20"]
+                    }
+                }
+            },
+            startupProbe=http_probe("/livez", "status", periodSeconds=1, failureThreshold=120),
+            readinessProbe=http_probe("/readyz", "status", periodSeconds=2, failureThreshold=2),
+            livenessProbe=http_probe("/livez", "status", periodSeconds=10, timeoutSeconds=5),
+        )
+        spec = pod(
+            service_account=NAME,
+            images=[args.agent, args.software.image],
+            init_containers=[vault_agent(args.agent, mounts=[admin], metrics_port=AGENT_METRICS)],
+            containers=[proxy],
+            volumes=[
+                *vault_volumes(f"{NAME}-files"),
+                {"name": "admin", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+            ],
+            terminationGracePeriodSeconds=LEAVING + 25,
+            topologySpreadConstraints=spread(self._match),
+        )
+        waiting = {} if args.awaited else {"annotations": {"pulumi.com/skipAwait": "true"}}
+        return k8s.apps.v1.Deployment(
+            f"{self._name}-pods",
+            metadata=self._metadata(NAME, **waiting),
+            spec=as_written(
+                {
+                    "replicas": args.replicas,
+                    "revisionHistoryLimit": 3,
+                    "minReadySeconds": 5,
+                    "strategy": {
+                        "type": "RollingUpdate",
+                        "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
+                    },
+                    "selector": {"matchLabels": self._match},
+                    "template": {
+                        "metadata": {
+                            "labels": {**self._labels, **self._match},
+                            "annotations": {"checksum/files": checksum(self._files)},
+                        },
+                        "spec": spec,
+                    },
+                }
+            ),
+            opts=opts,
+        )
+
+    def _service(self, opts: ResourceOptions) -> k8s.core.v1.Service:
+        waiting = {} if self._args.awaited else {"annotations": {"pulumi.com/skipAwait": "true"}}
+        return k8s.core.v1.Service(
+            f"{self._name}-service",
+            metadata=self._metadata(NAME, **waiting),
+            spec=as_written(
+                {
+                    "selector": self._match,
+                    "ports": [{"name": "https", "port": PORT, "targetPort": "https"}],
+                }
+            ),
+            opts=opts,
+        )

@@ -1,0 +1,124 @@
+"""Ask the service through a site's TLS gateway, as a shopper would: `python -m local.ask`.
+
+Reads `pulumi stack output --json` from standard input. The certificate must be signed by the
+stack's own authority and carry the gateway's name; anything else is an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import ssl
+import sys
+import time
+from dataclasses import dataclass
+from http.client import HTTPSConnection
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+Json = dict[str, Any]
+TIMEOUT = 5.0  # seconds for a connection and for an answer
+
+
+class AskError(Exception):
+    """The gateway did not answer as it must; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """Where a site's gateway is, by which name, and who must have signed its certificate."""
+
+    address: str  # ip:port
+    host: str
+    authority: str  # PEM
+
+    def connect(self) -> _Connection:
+        context = ssl.create_default_context(cadata=self.authority)
+        return _Connection(self, context)
+
+    def post(self, path: str, body: Json) -> tuple[Json, float]:
+        """The answer and the seconds it took over a fresh connection. Raises `AskError`."""
+        began = time.perf_counter()
+        connection = self.connect()
+        try:
+            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            text = answer.read().decode()
+        except ssl.SSLError as error:
+            raise AskError(f"{self.host} at {self.address}: {error}") from None
+        except OSError as error:
+            raise AskError(f"{self.host} at {self.address} does not answer: {error}") from None
+        finally:
+            connection.close()
+        if answer.status != 200:
+            raise AskError(f"{self.host}{path} answered {answer.status}: {text[:200]}")
+        return cast("Json", json.loads(text)), time.perf_counter() - began
+
+
+class _Connection(HTTPSConnection):
+    """To the gateway's address, checked against its name: no name service knows it here."""
+
+    def __init__(self, gateway: Gateway, context: ssl.SSLContext) -> None:
+        super().__init__(gateway.host, timeout=TIMEOUT, context=context)
+        self._gateway, self._tls = gateway, context
+
+    def connect(self) -> None:
+        host, _, port = self._gateway.address.rpartition(":")
+        raw = socket.create_connection((host, int(port)), timeout=TIMEOUT)
+        self.sock = self._tls.wrap_socket(raw, server_hostname=self._gateway.host)
+
+
+def gateway_of(outputs: Json, site: str) -> Gateway:
+    """Raises `AskError` when the stack serves nothing on that site."""
+    found = cast("Json", outputs.get(site) or {})
+    if not found.get("gateway"):
+        raise AskError(f"the stack has no gateway on site {site}; `pulumi up` first")
+    host = str(urlsplit(str(found["url"])).hostname)
+    return Gateway(str(found["gateway"]), host, str(outputs["servicesAuthority"]))
+
+
+def report(gateway: Gateway) -> list[str]:
+    """One recommendation from a history and one search, with tier and latency."""
+    popular, _ = gateway.post("/recommend", {"user_id": "a-first-visitor", "k": 2})
+    history = [str(item["item_id"]) for item in popular["items"]]
+    asked: list[tuple[str, str, Json]] = [
+        ("recommendation", "/recommend", {"history": history, "k": 5, "details": True}),
+        ("search", "/search", {"query": "blue", "k": 5, "details": True}),
+    ]
+    lines = [f"https://{gateway.host} at {gateway.address}, certificate verified"]
+    for what, path, body in asked:
+        try:
+            answer, seconds = gateway.post(path, body)
+        except AskError as error:
+            if what == "recommendation":
+                raise
+            lines.append(f"  no {what}: {error}")  # a bundle may come without a search index
+            continue
+        items = ", ".join(str(item["item_id"]) for item in answer["items"])
+        wanted = body.get("query") or " ".join(history)
+        lines.append(
+            f"  {what} for {wanted}: {items} "
+            f"(tier {answer['tier']}, {seconds * 1000:.0f} ms over a new connection)"
+        )
+    return lines
+
+
+def main() -> int:
+    """Entry point: 0 answered, 1 not."""
+    parser = argparse.ArgumentParser(prog="python -m local.ask", description=__doc__)
+    parser.add_argument("--site", default="private", help="Whose gateway (private).")
+    words = parser.parse_args()
+    try:
+        print("\n".join(report(gateway_of(cast("Json", json.load(sys.stdin)), words.site))))
+    except AskError as error:
+        print(f"ask: {error}", file=sys.stderr)
+        return 1
+    except ValueError as error:
+        print(f"ask: standard input is not the stack's outputs ({error})", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
