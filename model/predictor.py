@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self, cast
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from model.checkpoint import PRODUCTS, CheckpointError, Loaded, Manifest, load_m
 from model.data.schema import Product
 from model.metrics import mask_seen
 from model.scoring import chunks, fused_scores
+from model.topk import Best, best_of
 
 Mask = NDArray[np.bool_]
 
@@ -111,7 +112,7 @@ class Predictor:
                     allowed[row] if allowed is not None else None,
                     exclude[row] if exclude is not None else (),
                 )
-            answers += [self._best(row, k) for row in scores]
+            answers += [self._named(best) for best in best_of(scores, k)]
         return answers
 
     def search(
@@ -140,7 +141,7 @@ class Predictor:
             found = (self.catalogue.product(item) for item in self.catalogue.items)
             mask = np.array([p is not None and category in p.category for p in found], dtype=bool)
         self._restrict(scores, mask, exclude)
-        return self._best(scores, k)
+        return self._named(best_of(scores[None], k)[0])
 
     def _indices(self, history: Sequence[str]) -> NDArray[np.int64]:
         found = (self.catalogue.index_of(item) for item in history)
@@ -157,17 +158,9 @@ class Predictor:
         if exclude:
             scores[torch.from_numpy(self._indices(list(exclude)))] = float("-inf")
 
-    def _best(self, scores: Tensor, k: int) -> list[Scored]:
-        """Best first, ties to the lower index, nothing that is out of reach: scores (V,)."""
-        count = min(k, len(scores))
-        edge = scores.topk(count).values[-1]
-        # everything at the edge's score competes, so that the lower index wins there too
-        candidates = torch.nonzero((scores >= edge) & torch.isfinite(scores))[:, 0]
-        order = torch.argsort(scores[candidates], descending=True, stable=True)[:count]
-        places = cast("list[int]", candidates[order].tolist())
-        values = cast("list[float]", scores[candidates[order]].tolist())
+    def _named(self, best: Best) -> list[Scored]:
         items = self.catalogue.items
-        return [Scored(items[p], v) for p, v in zip(places, values, strict=True)]
+        return [Scored(items[place], score) for place, score in best]
 
 
 def _products(folder: Path) -> dict[str, Product]:

@@ -37,11 +37,8 @@ class Service:
         return response.json()
 
 
-@asynccontextmanager
-async def running(
-    state: Path, model: Served | None = None, *, wait_ready: bool = True, **settings: object
-) -> AsyncIterator[Service]:
-    """A service on `model` (the counting one), without a store unless `store` is set."""
+def assemble(state: Path, model: Served | None = None, **settings: object) -> tuple[Runtime, Guard]:
+    """A service's parts on `model` (the counting one), without a store unless `store` is set."""
     given = {"store": "off", "state_dir": state, "deadline_ms": 2000, **settings}
     model = model or served()
     folder = state / "model"
@@ -52,7 +49,15 @@ async def running(
         ModelSource(folder, None, None),
         loader=lambda *_: model,
     )
-    app = Guard(create_app(runtime), runtime.admission)
+    return runtime, Guard(create_app(runtime), runtime.admission)
+
+
+@asynccontextmanager
+async def running(
+    state: Path, model: Served | None = None, *, wait_ready: bool = True, **settings: object
+) -> AsyncIterator[Service]:
+    """The same, started; its client calls it without a socket."""
+    runtime, app = assemble(state, model, **settings)
     await runtime.start()
     try:
         for _ in range(400):

@@ -9,9 +9,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 import psutil
@@ -59,20 +60,29 @@ class Served:
 
 @contextmanager
 def serving(
-    state: Path, target: str = "bento.service:Recommender", *, cwd: Path = ROOT, **settings: object
+    state: Path,
+    target: str = "bento.service:Recommender",
+    *,
+    cwd: Path = ROOT,
+    prefix: Sequence[str] = (),
+    environ: Mapping[str, str] = MappingProxyType(dict(os.environ)),
+    **settings: object,
 ) -> Iterator[Served]:
-    """`bentoml serve TARGET` on a free port, ready; `settings` become RECOMMENDER__* variables."""
+    """`bentoml serve TARGET` on a free port, ready; `settings` become RECOMMENDER__* variables.
+
+    `prefix` goes before the command, `environ` replaces this process's environment.
+    """
     state.mkdir(parents=True, exist_ok=True)
     port = free_port()
     given: dict[str, object] = {"state_dir": state, "workers": 1, "torch_threads": 1, **settings}
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("RECOMMENDER__")}
+    environ = {k: v for k, v in environ.items() if not k.startswith("RECOMMENDER__")}
     environ |= {f"RECOMMENDER__{k.upper()}": str(v) for k, v in given.items()}
     environ.setdefault("BENTOML_HOME", str(state / "bentoml"))
     environ["BENTOML_DO_NOT_TRACK"] = "True"
     log = state / "serve.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bentoml", "serve", target,
+            [*prefix, sys.executable, "-m", "bentoml", "serve", target,
              "--host", "127.0.0.1", "--port", str(port)],
             cwd=cwd, env=environ, stdout=file, stderr=file, start_new_session=True,
         )  # fmt: skip
@@ -91,7 +101,7 @@ def serving(
 
 
 def _wait_ready(served: Served) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 600
     while time.monotonic() < until:
         if served.process.poll() is not None:
             break
