@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from policies.networks import covers_world
 from policies.resource import Resource
-from policies.values import Unknown, UnknownValue, block, document, maps, raw, texts
+from policies.values import Unknown, UnknownValue, block, document, maps, raw, text, texts
 
 POLICY_KINDS = frozenset(
     f"aws:iam/{name[0].lower()}{name[1:]}:{name}"
@@ -43,7 +45,12 @@ class Statement:
     @property
     def public(self) -> bool:
         """Whether everyone is its principal."""
-        return self.not_principal or any(value == "*" for _, value in self.principals)
+        return self.not_principal or any(_EVERYONE.match(value) for _, value in self.principals)
+
+    @property
+    def open_to_all(self) -> bool:
+        """Whether everyone may do what it allows: no condition says who or from where."""
+        return self.allows and self.public and not any(_restricts(self.condition))
 
     def grants(self, wanted: Iterable[str]) -> list[str]:
         """Those of the wanted actions that it allows, wildcards and NotAction included."""
@@ -59,11 +66,38 @@ def _reaches(patterns: Iterable[str], action: str) -> bool:
     return any(fnmatchcase(action.lower(), pattern.lower()) for pattern in patterns)
 
 
+# `*`, or the roles of whichever account
+_EVERYONE = re.compile(r"^(?:\*|arn:aws[\w-]*:(?:iam|sts)::\*(?::.*)?)$")
+# condition keys that say who calls or from where; others (TLS, time, a prefix) leave it open
+_WHO = re.compile(
+    r"^(?:aws:(?:principal\w+(?:/.*)?|source(?!ip$)\w+|vpcsourceip|userid|username|calledvia\w*)"
+    r"|kms:(?:calleraccount|viaservice)|s3:dataaccesspoint\w+|[\w.-]+:(?:sub|aud|amr)"
+    r"|sts:externalid)$"
+)
+_ANYONE = re.compile(r"^(?:\*|arn:aws[\w-]*:\w*:[\w-]*:\*.*)$")
+
+
+def _restricts(condition: Mapping[str, Any]) -> Iterator[bool]:
+    for operator, keys in condition.items():
+        name = operator.lower().rsplit(":", 1)[-1]
+        if "not" in name or name == "null" or not isinstance(keys, Mapping):
+            continue
+        for key, values in keys.items():
+            given = [str(v) for v in (values if isinstance(values, list) else [values])]
+            if key.lower() == "aws:sourceip":
+                yield not covers_world(given)
+            elif _WHO.match(key.lower()):
+                # an account not known yet is one account
+                yield not any(_ANYONE.match(value) for value in given)
+
+
 def _principals(value: Any) -> tuple[tuple[str, str], ...]:
     if isinstance(value, Unknown):
         raise UnknownValue("Principal")
     if isinstance(value, str):
         return (("AWS", value),)
+    if isinstance(value, list):  # no server takes it; the wildcard in it is meant all the same
+        return tuple(("AWS", str(who)) for who in value if not isinstance(who, Unknown))
     if not isinstance(value, Mapping):
         return ()
     # an account or role that is not known yet is one, and so not everyone
@@ -87,6 +121,8 @@ def statements(value: Any, *path: str) -> Iterator[Statement]:
     """The statements of a document (data or JSON text). Raises `UnknownValue`."""
     found = document(value, *path)
     if not isinstance(found, Mapping):
+        if text(value, *path).strip():  # a text that cannot be read is no proof of anything
+            raise UnknownValue(f"{'.'.join(path) or 'policy'} (not a JSON document)")
         return
     for entry in maps(found, "Statement"):
         condition = block(entry, "Condition")

@@ -110,7 +110,8 @@ def _ports(block: Mapping[str, Any]) -> tuple[int, int]:
         return 0, 65535
     start = int(low if low is not None else high or 0)
     end = int(high if high is not None else start)
-    return (0, 65535) if start == -1 or end == -1 else (start, end)
+    # nobody opens port 0 alone: who writes 0 to 0 means every port, as protocol -1 has it
+    return (0, 65535) if -1 in (start, end) or start == end == 0 else (start, end)
 
 
 def _ranges(block: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:

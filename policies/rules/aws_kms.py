@@ -58,12 +58,18 @@ def rotation(resource: Resource, _: Context) -> Findings:
         _key({"AWS": "arn:aws:iam::111122223333:root"}),
         _key("*", Condition={"StringEquals": {"kms:CallerAccount": "111122223333"}}),
     ],
-    refused=[_key("*"), _key({"AWS": "*"}), _key({"AWS": ["arn:aws:iam::1:role/a", "*"]})],
+    refused=[
+        _key("*"),
+        _key({"AWS": "*"}),
+        _key({"AWS": ["arn:aws:iam::1:role/a", "*"]}),
+        _key(["foo", "*"]),
+        _key("*", Condition={"Bool": {"aws:SecureTransport": "true"}}),
+    ],
 )
 def public(resource: Resource, _: Context) -> Findings:
     def judge(statement: Statement) -> Findings:
-        if statement.allows and statement.public and not statement.condition:
-            yield "a statement allows Principal * without a condition"
+        if statement.open_to_all:
+            yield "a statement allows Principal * and no condition says who or from where"
 
     yield from each(statements(resource.props, "policy"), judge)
 

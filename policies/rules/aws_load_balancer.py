@@ -159,7 +159,7 @@ _REDIRECT = {"type": "redirect", "redirect": {"protocol": "HTTPS", "statusCode":
     "aws-listener-tls",
     "A listener does not speak plain HTTP",
     Severity.CRITICAL,
-    anchors="CKV_AWS_2, AWS-0054, ELB.1",
+    anchors="CKV_AWS_2, CKV_AWS_103, AWS-0054, ELB.1",
     applies=[LISTENER],
     fix="Use HTTPS or TLS with a certificate; a port 80 listener may only redirect to HTTPS.",
     allowed=[

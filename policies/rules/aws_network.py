@@ -7,6 +7,9 @@ from typing import Any
 
 from policies.networks import (
     DEFAULT_GROUP,
+    EGRESS_RULE,
+    INGRESS_RULE,
+    RULE,
     Network,
     acl_entries,
     group_rules,
@@ -42,6 +45,11 @@ WORLD, WORLD6 = "0.0.0.0/0", "::/0"
     refused=[
         res(VPC, cidrBlock="10.0.0.0/16"),
         res(DEFAULT_GROUP, vpcId="vpc-1", ingress=[{"protocol": "-1", "self": True}]),
+        [
+            res(VPC, "main", cidrBlock="10.0.0.0/16"),
+            res(DEFAULT_GROUP, "closed", vpcId="${main.id}"),
+            res(INGRESS_RULE, "late", securityGroupId="${closed.id}", ipProtocol="-1"),
+        ],
     ],
 )
 def default_group_empty(resource: Resource, context: Context) -> Findings:
@@ -49,8 +57,21 @@ def default_group_empty(resource: Resource, context: Context) -> Findings:
         for direction in ("ingress", "egress"):
             for _block, where in group_rules(resource, direction):
                 yield f"{where} is a rule on the default group"
+        yield from _rules_of(resource, context)
         return
     yield from _has_sibling(resource, context, DEFAULT_GROUP, "an empty default security group")
+    for group in context.stack.of(DEFAULT_GROUP):
+        if context.stack.refers(group, "vpcId", resource):
+            for direction in ("ingress", "egress"):
+                if any(group_rules(group, direction)):
+                    yield f"its default group has {direction} rules"
+            yield from _rules_of(group, context)
+
+
+def _rules_of(group: Resource, context: Context) -> Findings:
+    for entry in context.stack.of(RULE, INGRESS_RULE, EGRESS_RULE):
+        if context.stack.refers(entry, "securityGroupId", group):
+            yield f"{entry.name} is a rule of the default group"
 
 
 def _has_sibling(resource: Resource, context: Context, kind: str, what: str) -> Findings:

@@ -174,11 +174,37 @@ def _encryption(algorithm: str, key: str | None = None) -> dict[str, Any]:
 _ARN = "arn:aws:kms:eu-west-1:111122223333:key/1"
 
 
+def _encrypted(config: Mapping[str, Any]) -> bool:
+    found = [*maps(config, "rules"), block(config, "rule")]
+    return any(
+        text(block(entry, "applyServerSideEncryptionByDefault"), "sseAlgorithm") for entry in found
+    )
+
+
+@rule(
+    "aws-s3-encrypted",
+    "A bucket says how it is encrypted",
+    Severity.HIGH,
+    anchors="CKV_AWS_19, AWS-0088",
+    applies=[BUCKET],
+    fix="Add a server-side encryption configuration.",
+    allowed=[
+        _with(_CONFIG, **_encryption("AES256")),
+        res(BUCKET, serverSideEncryptionConfiguration={
+            "rule": _encryption("aws:kms", _ARN)["rules"][0]}),
+    ],
+    refused=[res(BUCKET), _with(_CONFIG, rules=[{"bucketKeyEnabled": True}])],
+)  # fmt: skip
+def encrypted(resource: Resource, context: Context) -> Findings:
+    if not _encrypted(block(resource.props, "serverSideEncryptionConfiguration")):
+        yield from _joined(resource, context, _CONFIG, _encrypted, "no encryption is configured")
+
+
 @rule(
     "aws-s3-own-key",
     "A bucket is encrypted by a key of our own",
     Severity.HIGH,
-    anchors="CKV_AWS_19, CKV_AWS_145, AWS-0088, AWS-0132, S3.17",
+    anchors="CKV_AWS_145, AWS-0132, S3.17",
     applies=[BUCKET],
     fix="Add a server-side encryption configuration with aws:kms and the key's ARN.",
     allowed=[
@@ -281,16 +307,23 @@ def tls_only(resource: Resource, context: Context) -> Findings:
         res(BUCKET),
         res(POLICY, bucket="b", policy=_doc(Effect="Deny")),
         res(POLICY, bucket="b", policy=_doc(Effect="Allow", Principal={"AWS": "arn:1"})),
+        res(POLICY, bucket="b", policy=_doc(
+            Effect="Allow", Condition={"StringEquals": {"aws:PrincipalOrgID": "o-1"}})),
     ],
     refused=[
         res(POLICY, bucket="b", policy=_doc(Effect="Allow")),
         res(POLICY, bucket="b", policy=_doc(Effect="Allow", Principal={"AWS": ["*"]})),
+        res(POLICY, bucket="b", policy=_doc(
+            Effect="Allow", Condition={"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::*:role/a"}})),
+        res(POLICY, bucket="b", policy=_doc(
+            Effect="Allow",
+            Condition={"IpAddress": {"aws:SourceIp": ["0.0.0.0/1", "128.0.0.0/1"]}})),
     ],
-)
+)  # fmt: skip
 def public_policy(resource: Resource, _: Context) -> Findings:
     for statement in statements(resource.props, "policy"):
-        if statement.allows and statement.public and not statement.condition:
-            yield "a statement allows Principal * without a condition"
+        if statement.open_to_all:
+            yield "a statement allows Principal * and no condition says who or from where"
 
 
 def _rules(props: Mapping[str, Any]) -> list[Mapping[str, Any]]:

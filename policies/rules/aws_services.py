@@ -59,8 +59,8 @@ def scan(resource: Resource, _: Context) -> Findings:
 
 def _public(resource: Resource) -> Findings:
     def judge(statement: Statement) -> Findings:
-        if statement.allows and statement.public and not statement.condition:
-            yield "a statement allows Principal * without a condition"
+        if statement.open_to_all:
+            yield "a statement allows Principal * and no condition says who or from where"
 
     yield from each(statements(resource.props, "policy"), judge)
 

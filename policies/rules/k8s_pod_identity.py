@@ -28,7 +28,7 @@ _OWN_USERS = "!variables.spec.?hostUsers.orValue(true) || "
     "k8s-pod-run-as-non-root",
     "Containers run as a user that is not root",
     Severity.MEDIUM,
-    anchors="CKV_K8S_23, KSV-0012, PSS restricted runAsNonRoot",
+    anchors="KSV-0012, PSS restricted runAsNonRoot",
     applies=WORKLOADS,
     fix="Set securityContext.runAsNonRoot to true on the pod, or on every container.",
     allowed=[
@@ -69,6 +69,45 @@ def run_as_non_root(resource: Resource, _: Context) -> Findings:
             yield f"{each_container.label} sets runAsNonRoot to false"
         elif own is None and default is None:
             yield f"neither the pod nor {each_container.label} sets runAsNonRoot"
+
+    yield from each(containers(pod_), judge)
+
+
+@rule(
+    "k8s-pod-root-container",
+    "No container may start as root",
+    Severity.MEDIUM,
+    anchors="CKV_K8S_23, CIS EKS 4.2.6",
+    applies=WORKLOADS,
+    fix="Set runAsNonRoot to true, or runAsUser to a number above 0.",
+    allowed=[
+        pod(securityContext={"runAsNonRoot": True}),
+        secured(runAsUser=1000),
+        pod(container(securityContext={"runAsUser": 1}), securityContext={"runAsUser": 0}),
+        pod(hostUsers=False),
+    ],
+    refused=[
+        pod(),
+        pod(container(securityContext={"runAsUser": 0}), securityContext={"runAsUser": 1}),
+        init(runAsNonRoot=False),
+        ephemeral(),
+        cron_job(),
+    ],
+)
+def root_container(resource: Resource, _: Context) -> Findings:
+    pod_ = pod_of(resource)
+    if pod_.has_own_users:
+        return
+
+    def judge(each_container: Container) -> Findings:
+        sure = flag(each_container.spec, "securityContext", "runAsNonRoot")
+        user = number(each_container.spec, "securityContext", "runAsUser")
+        if sure is None:
+            sure = flag(pod_.spec, "securityContext", "runAsNonRoot")
+        if user is None:
+            user = number(pod_.spec, "securityContext", "runAsUser")
+        if not sure and not user:
+            yield f"{each_container.label} may start as root"
 
     yield from each(containers(pod_), judge)
 

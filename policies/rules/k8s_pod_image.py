@@ -11,7 +11,9 @@ from policies.rule import Cel, Context, Option, Severity, each, rule
 from policies.samples import container, cron_job, deployment, pod
 from policies.values import text
 
-_DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
+# any digest pins: one that is too short can only fail to be pulled, never change
+_DIGEST_FORM = "@[a-z0-9]+([+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$"
+_DIGEST = re.compile(_DIGEST_FORM)
 
 
 def tag_of(image: str) -> str:
@@ -61,14 +63,14 @@ def image_tag(resource: Resource, _: Context) -> Findings:
     anchors="CKV_K8S_43",
     applies=WORKLOADS,
     fix="Append @sha256:... to the image.",
-    allowed=[pod(), deployment(container(image="registry.local/app:1.4.2@sha256:" + "a" * 64))],
+    allowed=[pod(), deployment(container(image="registry.local/app:1.4.2@sha256:123456"))],
     refused=[
         pod(container(image="registry.local/app:1.4.2")),
-        cron_job(container(image="app@sha256:short")),
+        cron_job(container(image="app:1@2")),
         pod(container(), ephemeralContainers=[container("debug", image="busybox:1.36")]),
     ],
     cel=Cel(
-        ("variables.containers.all(c, c.?image.orValue('').matches('@sha256:[0-9a-f]{64}$'))",),
+        (f"variables.containers.all(c, c.?image.orValue('').matches('{_DIGEST_FORM}'))",),
         "images must be named by digest",
     ),
 )
