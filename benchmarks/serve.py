@@ -1,0 +1,308 @@
+"""The bento beside the service that one writes first (FastAPI + torch), on the same weights.
+
+    python -m benchmarks.serve [--model DIR | --items 12101] [--limit-ms 50] [--rounds 3]
+    python -m benchmarks.serve --overload 300      # the bento alone at twice its capacity
+
+Two workers of one torch thread each, one run, peers in turn, so that a busy machine slows both.
+`saturated`: full answers a second with --callers requests always under way. `CPU ms`: what the
+service's processes spent on each, which other programs of a busy machine hardly change. `within`:
+the highest open-loop rate, in steps of a quarter, at which 99 % get a full answer and their p99
+stays within --limit-ms. `alone`: median time of one request at a time, beside a BentoML endpoint
+that does nothing. Only answers of the best tier count. Without --model the weights are random (as
+fast as trained ones). `--items 1000000` needs about 4 GiB and, once, many minutes for the index.
+Writes out/bench/serve-<items>.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import torch
+
+from benchmarks.load import Outcome, bodies_of, closed_loop, open_loop, quantile
+from model.checkpoint import Fusion, load_model, save_model
+from model.links import Links
+from model.net import NetConfig, Recommender
+from model.settings import TrainConfig
+from model.sizes import SIZES
+
+ROOT = Path(__file__).resolve().parent.parent
+WORKERS = 2
+LINKS = 256  # per item, as training keeps them
+STEP = 1.25
+ENOUGH = 0.99  # full answers among all requests, to count as served
+NO_DEADLINE_MS = 10_000
+WANTED = 3.0  # times the peer's throughput
+
+
+class Peer(NamedTuple):
+    name: str
+    url: str
+    pid: int
+
+
+def make_model(out: Path, items: int) -> None:
+    """A model folder with random weights of size `base` (`small` over 100,000 items)."""
+    large = items > 100_000
+    size = SIZES["small" if large else "base"]
+    torch.manual_seed(1)
+    net = Recommender(
+        NetConfig(items=items, width=size.width, layers=size.layers, heads=size.heads, ffn=size.ffn)
+    )
+    # a large catalogue's links would take gigabytes; both services do without there
+    links = None if large else Links(torch.randint(items, (items, LINKS)), torch.rand(items, LINKS))
+    save_model(
+        out, net, items=[f"i{n}" for n in range(items)], users=1,
+        popularity=torch.arange(items, 0, -1), links=links,
+        fusion=Fusion(weight=0.0 if large else 1.0), train=TrainConfig(), size="random",
+        data_fingerprint="none", metrics={"validation_ndcg@10": 0.0},
+    )  # fmt: skip
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(name: str, command: list[str], port: int, env: dict[str, str]) -> Iterator[Peer]:
+    """A service in its own process group, ready; ended with all of its processes."""
+    url = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "BENTOML_DO_NOT_TRACK": "True", **env},
+        )  # fmt: skip
+        try:
+            until = time.monotonic() + 600
+            while not answers(url):
+                if process.poll() is not None or time.monotonic() > until:
+                    log.seek(0)
+                    raise SystemExit(f"benchmarks.serve: {name} did not start:\n{log.read()!r}")
+                time.sleep(0.5)
+            yield Peer(name, url, process.pid)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def cpu_seconds(peer: Peer) -> float:
+    """CPU time that the processes of a service have used so far."""
+    spent = 0.0
+    main = psutil.Process(peer.pid)
+    for process in (main, *main.children(recursive=True)):
+        times = process.cpu_times()
+        spent += times.user + times.system
+    return spent
+
+
+def answers(url: str) -> bool:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{url}/readyz", timeout=10) as answer:
+            return answer.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def bento(stack: ExitStack, model: Path, work: Path, deadline_ms: float) -> Peer:
+    port = free_port()
+    command = [sys.executable, "-m", "bentoml", "serve", "bento.service:Recommender"]
+    env = {
+        "RECOMMENDER__MODEL_DIR": str(model), "RECOMMENDER__STORE": "off",
+        "RECOMMENDER__STATE_DIR": str(work / "state"), "RECOMMENDER__WORKERS": str(WORKERS),
+        "RECOMMENDER__TORCH_THREADS": "1", "RECOMMENDER__LOG_LEVEL": "warning",
+        "RECOMMENDER__DEADLINE_MS": str(deadline_ms), "BENTOML_HOME": str(work / "bentoml"),
+    }  # fmt: skip
+    return stack.enter_context(
+        running("bento", [*command, "--host", "127.0.0.1", "--port", str(port)], port, env)
+    )
+
+
+def plain(stack: ExitStack, model: Path) -> Peer:
+    port = free_port()
+    command = [
+        "local/uv.sh", "run", "--frozen", "--with", "fastapi>=0.115", "python", "-m", "uvicorn",
+        "benchmarks.peers.fastapi_recommender:app", "--workers", str(WORKERS), "--port", str(port),
+        "--no-access-log", "--log-level", "warning",
+    ]  # fmt: skip
+    return stack.enter_context(
+        running("FastAPI + torch", command, port, {"PEER_MODEL": str(model)})
+    )
+
+
+def bare(stack: ExitStack, work: Path) -> Peer:
+    port = free_port()
+    command = [sys.executable, "-m", "bentoml", "serve", "benchmarks.peers.bare_bento:Bare"]
+    env = {"BENTOML_HOME": str(work / "bare")}
+    return stack.enter_context(
+        running("bare bento", [*command, "--host", "127.0.0.1", "--port", str(port)], port, env)
+    )
+
+
+def within(peer: Peer, bodies: list[bytes], limit_ms: float, seconds: float, start: float) -> float:
+    """Highest rate of full answers whose p99 is within the limit; 0 if none is."""
+    best, rate = 0.0, start
+    while True:
+        got = open_loop(peer.url, bodies, rate, seconds)
+        if got.share < ENOUGH or quantile(got.full, 0.99) > limit_ms:
+            return best
+        best, rate = got.rate, rate * STEP
+
+
+def compare(words: argparse.Namespace, model: Path, items: list[str], work: Path) -> dict[str, Any]:
+    found: dict[str, dict[str, list[float]]] = {}
+
+    def note(peer: Peer, what: str, value: float) -> None:
+        found.setdefault(what, {}).setdefault(peer.name, []).append(value)
+        print(f"  {what:<28} {peer.name:<16} {value:10.2f}", file=sys.stderr, flush=True)
+
+    patient = bodies_of(items, deadline_ms=NO_DEADLINE_MS)
+    hurried = bodies_of(items, deadline_ms=max(5, round(words.limit_ms)))
+    single = bodies_of(items, deadline_ms=None)
+    with ExitStack() as stack:
+        ours, theirs, least = (
+            bento(stack, model, work, words.deadline_ms),
+            plain(stack, model),
+            bare(stack, work),
+        )
+        both = (ours, theirs)
+        for peer in (*both, least):  # what is paid once
+            closed_loop(peer.url, patient if peer is ours else single, 4, words.seconds / 2)
+        for number in range(words.rounds):
+            print(f"round {number + 1} of {words.rounds}", file=sys.stderr, flush=True)
+            saturated: dict[str, Outcome] = {}
+            for peer in both:
+                before = cpu_seconds(peer)
+                got = closed_loop(peer.url, patient, words.callers, words.seconds)
+                used = cpu_seconds(peer) - before
+                if got.wrong:
+                    raise SystemExit(f"benchmarks.serve: {peer.name} failed: {dict(got.wrong)}")
+                saturated[peer.name] = got
+                note(peer, "saturated /s", got.rate)
+                note(peer, "saturated p99 ms", quantile(got.full, 0.99))
+                note(peer, "CPU ms a full answer", 1000 * used / max(1, len(got.full)))
+            for peer in both:
+                start = max(5.0, 0.2 * saturated[peer.name].rate)
+                rate = within(peer, hurried, words.limit_ms, words.seconds, start)
+                note(peer, f"within {words.limit_ms:g} ms /s", rate)
+            for peer in (ours, least):
+                got = closed_loop(peer.url, patient if peer is ours else single, 1, words.seconds)
+                note(peer, "alone, median ms", quantile(got.full, 0.5))
+    return {"found": found, "ratios": table(found, ours.name, theirs.name, least.name)}
+
+
+def table(
+    found: dict[str, dict[str, list[float]]], ours: str, theirs: str, least: str
+) -> dict[str, float]:
+    """Print medians and ratios; returns the ratios."""
+    ratios: dict[str, float] = {}
+    print(f"\n{'median of the rounds':<26} {'bento':>10} {'beside':>10}  {'peer':<16} {'ratio':>7}")
+    for what, by_peer in found.items():
+        mine = statistics.median(by_peer[ours])
+        name = theirs if theirs in by_peer else least
+        other = statistics.median(by_peer[name])
+        ratios[what] = mine / other if other else float("inf")
+        print(f"{what:<26} {mine:>10.2f} {other:>10.2f}  {name:<16} {ratios[what]:>7.2f}")
+    print(f"\nwanted: {WANTED:g} x the throughput, 1.30 x the bare endpoint's time")
+    return ratios
+
+
+def overload(
+    words: argparse.Namespace, model: Path, items: list[str], work: Path
+) -> dict[str, Any]:
+    """Twice the measured capacity, then half of it: what is refused, and how soon it is over."""
+    bodies = bodies_of(items, deadline_ms=max(5, round(words.limit_ms)))
+    with ExitStack() as stack:
+        peer = bento(stack, model, work, words.deadline_ms)
+        patient = bodies_of(items, deadline_ms=NO_DEADLINE_MS)
+        closed_loop(peer.url, patient, 4, words.seconds / 2)
+        capacity = closed_loop(peer.url, patient, words.callers, words.seconds).rate
+        print(f"capacity {capacity:.0f} /s; {words.overload:g} s at twice that", file=sys.stderr)
+        heavy = open_loop(peer.url, bodies, 2 * capacity, words.overload)
+        began = time.monotonic()
+        while True:
+            calm = open_loop(peer.url, bodies, capacity / 2, 2)
+            normal = calm.share >= ENOUGH and quantile(calm.full, 0.99) <= words.limit_ms
+            if normal or time.monotonic() - began > 60:
+                break
+        recovered = time.monotonic() - began
+    accepted = [*heavy.full, *heavy.lower]
+    result = {
+        "capacity": capacity,
+        "sent": heavy.sent,
+        "full": len(heavy.full),
+        "lower tier": len(heavy.lower),
+        "refused": len(heavy.refused),
+        "failed": sum(heavy.wrong.values()),
+        "accepted p99 ms": quantile(accepted, 0.99),
+        "refused p99 ms": quantile(heavy.refused, 0.99),
+        "normal again s": recovered if normal else None,
+    }
+    for name, value in result.items():
+        print(f"{name:<20} {value if value is None else round(value, 1):>12}")
+    return result
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.serve",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", type=Path, help="a trained model folder; else random weights")
+    parser.add_argument("--items", type=int, default=12_101, help="catalogue of random weights")
+    parser.add_argument("--limit-ms", type=float, default=50, help="of the p99")
+    parser.add_argument(
+        "--deadline-ms", type=float, default=50, help="the bento's setting; more on a busy machine"
+    )
+    parser.add_argument("--callers", type=int, default=48, help="requests under way, saturated")
+    parser.add_argument("--seconds", type=float, default=8, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--overload", type=float, metavar="SECONDS", help="only the overload test")
+    parser.add_argument("--out", type=Path, default=Path("out/bench"))
+    words = parser.parse_args()
+    # ended early, it ends the services that it started
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with tempfile.TemporaryDirectory(prefix="hr-bench-") as folder:
+        work = Path(folder)
+        model: Path = words.model or work / "model"
+        if words.model is None:
+            print(f"making a model of {words.items} items", file=sys.stderr, flush=True)
+            make_model(model, words.items)
+        items = load_model(model).items
+        measure = compare if words.overload is None else overload
+        result = measure(words, model, items, work)
+    kind = "serve" if words.overload is None else "serve-overload"
+    words.out.mkdir(parents=True, exist_ok=True)
+    machine = {"cores": os.cpu_count(), "kernel": platform.release(), "load": os.getloadavg()}
+    (words.out / f"{kind}-{len(items)}.json").write_text(
+        json.dumps({"machine": machine, "items": len(items), **result}, indent=1), encoding="utf-8"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
