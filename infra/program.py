@@ -16,6 +16,9 @@ from infra.components.gateway import Gateway, GatewayArgs
 from infra.components.recommender import Recommender, RecommenderArgs
 from infra.components.secret_store import SecretStore, SecretStoreArgs, SiteLogin, pki_path
 from infra.components.team_namespace import TeamNamespace, TeamNamespaceArgs
+from infra.components.vpn_gateway import PrivateGateway, PrivateGatewayArgs
+from infra.components.vpn_settings import DataPath, LinkSettings, Timers
+from infra.handover import Target
 from infra.naming import PROJECT, name, selector
 from infra.pods import Image, Software
 from infra.settings import Settings, SettingsError, Site, SiteName
@@ -55,14 +58,17 @@ def deploy(settings: Settings) -> None:
             rotation=settings.secret_rotation,
         ),
     )
+    link = _link(settings, vault, store)
     for site, where in settings.sites.items():
         provider = k8s.Provider(
             site,
             # the path, not the text: its keys then reach neither the state nor a preview
             kubeconfig=str(where.kubeconfig.expanduser()),
             skip_update_unreachable=site in settings.unreachable,
-            opts=ResourceOptions(depends_on=[store]),
+            # the cloud's workloads reach Vault over the link
+            opts=ResourceOptions(depends_on=[store, *(link if site != "private" else ())]),
         )
+        runs = where.real_nodes and (where.reaches_vault or bool(link))
         team = TeamNamespace(
             f"{site}-{TEAM}",
             TeamNamespaceArgs(
@@ -78,10 +84,10 @@ def deploy(settings: Settings) -> None:
                 login_path=name(PROJECT, settings.stack, site),
                 image=image,
                 rotation=settings.secret_rotation,
-                awaited=where.real_nodes and where.reaches_vault,
+                awaited=runs,
             ),
         )
-        serves = where.reaches_vault and where.real_nodes  # elsewhere once the link is there
+        serves = runs and site in settings.serving.sites
         way_in = _serve(settings, site, provider, store, image, bento, team) if serves else None
         pulumi.export(
             site,
@@ -217,6 +223,37 @@ def _software(settings: Settings, part: str, base: Image) -> Software:
         return Software(image=Image(reference=digest), program=PROGRAMS[part])
     found = settings.pod_image.programs[part]
     return Software(image=base, program=found.path, libraries=found.libraries)
+
+
+def _link(settings: Settings, vault: Connection, store: SecretStore) -> tuple[PrivateGateway, ...]:
+    """The private end of the link, where this program configures it; empty without one."""
+    gateway = settings.private_gateway
+    if gateway is None or "cloud" not in settings.sites:
+        return ()
+    return (
+        PrivateGateway(
+            "private",
+            PrivateGatewayArgs(
+                settings=LinkSettings(
+                    gateway_address=gateway.address,
+                    site_asn=65000,
+                    inside=gateway.inside,
+                    announced=settings.sites["private"].ranges,
+                    accepted=settings.sites["cloud"].ranges,
+                    # both ends are ours here: the cloud's speaks BFD too
+                    timers=Timers(keepalive=3, hold=9),
+                    bfd=True,
+                    data_path=DataPath.LIBIPSEC,
+                    key_step=settings.link_key_step,
+                ),
+                outside=gateway.outside,
+                target=Target(folder=gateway.folder, apply=gateway.apply, remove=gateway.remove),
+                connection=vault,
+                mount=store.mount,
+                mount_path=name(PROJECT, settings.stack),
+            ),
+        ),
+    )
 
 
 def _login(site: Site) -> SiteLogin:

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from datetime import date
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
@@ -86,6 +86,11 @@ class Site(_FromStand):
     )
     """Name by which clients reach the site's gateway; it stands on the certificate."""
 
+    @property
+    def ranges(self) -> dict[str, IPv4Network]:
+        """Everything of the site that the link may announce, by name."""
+        return {"nodes": self.node_cidr, "pods": self.pod_cidr, "services": self.service_cidr}
+
     def ca_pem(self) -> str:
         """The certificate that signs the API server's, from the kubeconfig.
 
@@ -154,6 +159,7 @@ class PodImage(_FromStand):
 class Serving(_Frozen):
     """How much of the recommender a site runs."""
 
+    sites: tuple[SiteName, ...] = Field(default=("private", "cloud"), min_length=1)
     least: int = Field(default=2, ge=2, le=50)
     most: int = Field(default=6, ge=3, le=50)
     cpu: str = "500m"
@@ -177,6 +183,22 @@ Digest = Annotated[
 ]
 
 
+class PrivateGateway(_FromStand):
+    """The machine at the private end of the link, where this program may write and run things."""
+
+    address: IPv4Address
+    """As the internet sees it."""
+    outside: tuple[IPv4Address, IPv4Address]
+    """The cloud's ends of the tunnels."""
+    inside: tuple[IPv4Network, IPv4Network]
+    """The /30 inside each tunnel."""
+    folder: str
+    """Where its files belong."""
+    apply: tuple[str, ...]
+    remove: tuple[str, ...]
+    """Commands that put the files to use, and that undo it."""
+
+
 class Endpoints(_FromStand):
     """The file `stand up` writes."""
 
@@ -184,6 +206,8 @@ class Endpoints(_FromStand):
     sites: dict[SiteName, Site]
     vault: VaultServer
     pod_image: PodImage
+    private_gateway: PrivateGateway | None = None
+    """None without root: there are no namespaces to put it in."""
 
 
 class Settings(_Frozen):
@@ -207,6 +231,9 @@ class Settings(_Frozen):
     )
     """Of the parts around the service; on a stand `pod_image.programs` takes their place."""
     serving: Serving = Serving()
+    private_gateway: PrivateGateway | None = None
+    link_key_step: int = Field(default=0, ge=0)
+    """Raise by one to give one tunnel a new key: odd steps tunnel 1, even steps tunnel 2."""
     unreachable: tuple[SiteName, ...] = ()
     """Sites to leave alone until they are back: their objects stay in the state untouched."""
     secret_rotation: Name | Annotated[str, Field(pattern=r"^[0-9]{1,9}$")] = "1"  # noqa: S105
@@ -272,7 +299,12 @@ def read_endpoints(path: Path) -> dict[str, Any]:
         found = Endpoints.model_validate(raw)
     except ValidationError as error:
         raise SettingsError(_explain(str(path), error, Endpoints)) from None
-    return {"sites": found.sites, "vault": found.vault, "pod-image": found.pod_image}
+    return {
+        "sites": found.sites,
+        "vault": found.vault,
+        "pod-image": found.pod_image,
+        "private-gateway": found.private_gateway,
+    }
 
 
 def parse(stack: str, config: Mapping[str, str], *, endpoints_file: str | None = None) -> Settings:

@@ -13,10 +13,11 @@ from pathlib import Path
 from local import cleanup, doctor, gpu, layout, owner, proc, settings, status
 from local.control_plane import ControlPlane
 from local.errors import StandError
+from local.link.attached import StandLink
 from local.paths import PROJECT, Folders, private_dir, state, write_private
 from local.plugins import install as plugins
 from local.settings import SITES
-from local.stand import Stand, can_root, node_record
+from local.stand import Stand, can_root, node_record, note_link
 from local.tools import resolve
 from local.tools.table import GROUPS
 
@@ -79,6 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     scale.add_argument("site", choices=SITES)
     scale.add_argument("count", type=int)
     scale.set_defaults(run=_scale)
+
+    link = commands.add_parser("link", help="the link between the sites, as the program wrote it")
+    link.add_argument("what", choices=("up", "down"))
+    link.set_defaults(run=_link)
 
     kill = commands.add_parser("kill-node", help="cut the power of a real node")
     kill.add_argument("node")
@@ -192,6 +197,24 @@ def _scale(words: argparse.Namespace) -> int:
     pool = settings.load().site(words.site).gpu_nodes
     gpu.scale(plane.client, words.site, pool, words.count)
     say(f"{words.site}: {len(gpu.existing(plane.client))} simulated GPU nodes")
+    return 0
+
+
+def _link(words: argparse.Namespace) -> int:
+    folders = _folders()
+    where = layout.read(folders)
+    if words.what == "down" and not folders.endpoints.exists():
+        return 0  # no stand, no link: a program being destroyed need not wait for either
+    if where is None or not folders.endpoints.exists():
+        raise StandError(f"no stand is up in {folders.root}", "run `stand up`")
+    link = StandLink(folders, where, say)
+    with owner.only_one(f"link {words.what}"):
+        if words.what == "up":
+            link.up()
+        else:
+            link.down()
+        note_link(folders, link.is_up())
+    say(f"the link is {words.what}")
     return 0
 
 

@@ -20,6 +20,7 @@ from local.control_plane import ControlPlane
 from local.errors import StandError
 from local.kube import Json
 from local.layout import Layout, real_node_names
+from local.link.attached import StandLink
 from local.node import MOUNT_POINTS, Node, part_name
 from local.paths import PROJECT, Folders, private_dir, write_private
 from local.pki import signing_pair
@@ -126,6 +127,9 @@ class Stand:
         jobs["vault"] = lambda: self._vault(supervisor, Vault(self.folders, where), tools)
         together(jobs)
         self._forget_old_parts(supervisor)
+        link = StandLink(self.folders, where, self.say)
+        if self.rooted and link.handed_over:
+            self._timed("link", link.repair)
         write_endpoints(self.folders, self.settings, where, planes, tools)
         return where
 
@@ -274,6 +278,8 @@ def write_endpoints(
 ) -> None:
     """The file that a stack's settings read: where everything is, never a secret itself."""
     vault = Vault(folders, where)
+    link = StandLink(folders, where, lambda _: None)
+    linked = where.rooted and link.is_up()
     sites: dict[str, Json] = {}
     for name, plane in planes.items():
         site, pool = plane.site, settings.site(name).gpu_nodes
@@ -287,7 +293,7 @@ def write_endpoints(
             "service_cidr": str(site.service_cidr),
             "real_nodes": bool(real),
             # Vault lives in the private site; the cloud's nodes get there over a link only
-            "reaches_vault": name == "private",
+            "reaches_vault": name == "private" or linked,
             "nodes": real,
             "netns": site.netns,
             "storage_class": STORAGE_CLASS,
@@ -327,6 +333,7 @@ def write_endpoints(
                 if program in tools.found
             },
         },
+        "private_gateway": link.described() if where.rooted else None,
         "tools": {name: str(one.path) for name, one in sorted(tools.found.items())},
     }
     write_private(folders.endpoints, json.dumps(described, indent=1))
@@ -340,6 +347,13 @@ def volumes(folders: Folders, nodes: Sequence[str]) -> list[tuple[str, Path]]:
     for _, path in made:
         path.mkdir(parents=True, exist_ok=True, mode=0o755)
     return made
+
+
+def note_link(folders: Folders, up: bool) -> None:
+    """Write down whether the cloud site reaches Vault now."""
+    described = json.loads(folders.endpoints.read_text(encoding="utf-8"))
+    described["sites"]["cloud"]["reaches_vault"] = up
+    write_private(folders.endpoints, json.dumps(described, indent=1))
 
 
 def node_record(folders: Folders, node: str) -> Record:

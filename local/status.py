@@ -13,6 +13,8 @@ from local.control_plane import ControlPlane, http_ok, https_ok
 from local.errors import StandError
 from local.kube import ApiError
 from local.layout import Layout, SiteLayout, real_node_names
+from local.link.attached import PARTS as LINK_PARTS
+from local.link.attached import StandLink
 from local.node import Node, part_name
 from local.paths import Folders
 from local.proc import Record, record_path
@@ -62,6 +64,8 @@ def collect(folders: Folders, settings: StandSettings) -> list[Line]:
     if where is None:
         return []
     names = expected(settings, where)
+    if StandLink(folders, where, _quiet).handed_over:
+        names += LINK_PARTS
     names += [one.name for one in proc.records(folders) if one.name not in names]
     with ThreadPoolExecutor(8) as pool:
         return list(pool.map(partial(_line, folders, where), names))
@@ -85,10 +89,12 @@ def _line(folders: Folders, where: Layout, name: str) -> Line:
 def _answers(folders: Folders, where: Layout, name: str) -> tuple[bool, str]:
     if name == "vault":
         return Vault(folders, where).open(), ""
+    if name in LINK_PARTS:
+        return StandLink(folders, where, _quiet).state(name)
     site_name, _, part = name.partition("/")
     site = next((one for one in where.sites.values() if one.name == site_name), None)
     if site is None:
-        return True, ""  # another module's part, such as the link's daemons
+        return True, ""  # another module's part
     plane = ControlPlane(folders, site, Tools({}))
     if part.startswith("node-"):
         index = int(part.removeprefix("node-")) - 1
@@ -101,6 +107,11 @@ def _answers(folders: Folders, where: Layout, name: str) -> tuple[bool, str]:
         except ApiError as error:
             return False, str(error)[:80]
     return _healthy(plane, site, part), ""
+
+
+def _quiet(text: str) -> None:
+    """Status asks and says nothing of its own."""
+    del text
 
 
 def _healthy(plane: ControlPlane, site: SiteLayout, part: str) -> bool:

@@ -26,6 +26,7 @@ MAY_IMPORT_OURS: dict[str, set[str]] = {
     "infra/vault.py": set(),
     "infra/vault_engines.py": {"infra.vault"},
     "infra/vault_login.py": {"infra.vault"},
+    "infra/handover.py": set(),
     "infra/pods.py": {"infra.naming"},
     "infra/workloads.py": {
         "infra.naming",
@@ -44,6 +45,7 @@ MAY_IMPORT_OURS: dict[str, set[str]] = {
         "infra.vault",
         "infra.vault_engines",
         "infra.vault_login",
+        "infra.handover",
         "infra.pods",
         "infra.workloads",
         "infra.flows",

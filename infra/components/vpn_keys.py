@@ -130,6 +130,34 @@ class TunnelKey(Managed, module="vault", name="TunnelKey"):
         )
 
 
+def key_path(name: str, number: int) -> str:
+    """Where the key of one tunnel is kept; the private gateway's agent reads it there too."""
+    return f"link/{name}/tunnel-{number}"
+
+
+def made_keys(
+    name: str,
+    connection: Connection,
+    settings: LinkSettings,
+    *,
+    mount: Input[str],
+    opts: ResourceOptions | None = None,
+) -> tuple[TunnelKey, TunnelKey]:
+    """The keys of both tunnels as resources: `settings.key_step` changes one at a time."""
+    first, second = (
+        TunnelKey(
+            f"{name}-key-{number}",
+            connection,
+            mount=mount,
+            path=key_path(name, number),
+            generation=generation,
+            opts=opts,
+        )
+        for number, generation in enumerate(settings.key_versions, start=1)
+    )
+    return first, second
+
+
 def tunnel_keys(
     name: str,
     connection: Connection,
@@ -138,20 +166,6 @@ def tunnel_keys(
     mount: Input[str],
     opts: ResourceOptions | None = None,
 ) -> tuple[Output[str], Output[str]]:
-    """The keys of both tunnels, for `VpnLinkArgs.keys`: `settings.key_step` changes one at a time.
-
-    Kept at `link/<name>/tunnel-1` and `-2`, where the private gateway's agent reads them too.
-    """
-    made = tuple(
-        TunnelKey(
-            f"{name}-key-{number}",
-            connection,
-            mount=mount,
-            path=f"link/{name}/tunnel-{number}",
-            generation=generation,
-            opts=opts,
-        )
-        for number, generation in enumerate(settings.key_versions, start=1)
-    )
-    first, second = (Output.secret(key.value) for key in made)
-    return first, second
+    """The keys of both tunnels as secret texts, for `VpnLinkArgs.keys`."""
+    first, second = made_keys(name, connection, settings, mount=mount, opts=opts)
+    return Output.secret(first.value), Output.secret(second.value)

@@ -45,7 +45,9 @@ def find(package: Package, program: str) -> Path | None:
         version = parse_version(asked.stdout + asked.stderr)
         if version is None or not at_least(version, package.least):
             return unpacked(package, program)
-    return Path(path)
+    own = Path(path).resolve()
+    # a stand's own folder of links may be on PATH: the link must not come to name itself
+    return own if own.is_relative_to(cache().resolve()) else Path(path)
 
 
 def missing(*, rooted: bool, packages: Sequence[Package] = PACKAGES) -> list[Package]:

@@ -19,10 +19,11 @@ from pathlib import Path
 
 import pytest
 
+from local import paths
 from local.errors import StandError
 from local.paths import PROJECT
-from local.tools import build, download, resolve
-from local.tools.table import GROUPS, UNKNOWN, Group, Release
+from local.tools import build, debian, download, resolve
+from local.tools.table import GROUPS, UNKNOWN, Group, Package, Release
 from tests.conftest import RunningStand
 
 PAUSE = next(one for one in GROUPS if one.name == "pause")  # ours: builds without a download
@@ -273,3 +274,19 @@ def test_the_stand_finds_all_its_tools_without_a_network(stand: RunningStand) ->
     assert {"kubelet", "vault", "containerd", "etcd", "pulumi"} <= {
         line.split()[0] for line in shown.stdout.splitlines()
     }
+
+
+def test_a_link_of_the_stand_on_path_is_not_taken_for_a_program_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    real = paths.cache() / "tools" / "debian-thing" / "usr" / "bin" / "thing"
+    real.parent.mkdir(parents=True)
+    real.write_text("#!/bin/sh\n")
+    real.chmod(0o755)
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    (bin_folder / "thing").symlink_to(real)
+    monkeypatch.setenv("PATH", str(bin_folder))
+    package = Package(name="thing", programs=("thing",), why="a test")
+    assert debian.find(package, "thing") == real.resolve()
