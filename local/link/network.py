@@ -73,6 +73,8 @@ def attach(gateway: str, to: Attachment, beyond: Sequence[IPv4Network]) -> None:
         run(["ip", "link", "set", to.port, "up"], netns=to.netns)
     run(["ip", "addr", "replace", str(to.gateway), "dev", "lan"], netns=gateway)
     run(["ip", "link", "set", "lan", "up"], netns=gateway)
+    # a gateway before this one had the same address and another MAC
+    run(["ip", "neigh", "flush", "to", str(to.gateway.ip)], netns=to.netns)
     for network in to.networks:
         if network != to.gateway.network:
             run(["ip", "route", "replace", str(network), "via", str(to.router)], netns=gateway)
