@@ -147,6 +147,7 @@ def plain(stack: ExitStack, model: Path) -> Peer:
         "local/uv.sh", "run", "--frozen", "--with", "fastapi>=0.115", "python", "-m", "uvicorn",
         "benchmarks.peers.fastapi_recommender:app", "--workers", str(WORKERS), "--port", str(port),
         "--no-access-log", "--log-level", "warning",
+        "--timeout-worker-healthcheck", "600",  # slow to import on a busy machine is not dead
     ]  # fmt: skip
     return stack.enter_context(
         running("FastAPI + torch", command, port, {"PEER_MODEL": str(model)})
