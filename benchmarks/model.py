@@ -7,7 +7,8 @@ through its own command line, predicts through its own, and the same judge reads
 peer's: HR@10, NDCG@10, MRR with 95 % bootstrap intervals, and the ratio of NDCG@10 over the same
 users drawn together. The peer is RecTools' SASRec in an environment of its own (`--no-peer` leaves
 it out; `--peer-*` replace single settings). Finished parts lie in out/bench/model/ and are used
-again by the next call. Writes out/bench/model-SET.json.
+again by the next call. Without `--data` it runs on the synthetic shop, and without the peer.
+Writes out/bench/model-SET.json.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ from rich.table import Table
 
 from model.corpus import Corpus, read_corpus
 from model.data.sequences import read_sequences, write_sequences
+from model.data.synthetic import make_shop, write_shop
 from model.evaluate import Report, judge, places, read_lists
 from model.metrics import gains
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = Path("out/bench")
+SYNTHETIC = "synthetic-shop"
 PEER = "rectools[torch]==0.19.0"
 # As its authors chose them by grid search (eSASRec, arXiv 2508.06450, their repository's settings).
 # Their loss there is sampled softmax with 256 negatives a position, which on a CPU takes minutes
@@ -55,6 +58,9 @@ PUBLISHED: dict[str, dict[str, tuple[float, float]]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line."""
     args = _parser().parse_args(argv)
+    if args.data is None:
+        args.data, args.set, args.no_peer = OUT / "model", [SYNTHETIC], True
+        write_shop(make_shop(), args.data / SYNTHETIC)
     for name in args.set:
         whole = args.data / name / "sequences.txt.gz"
         work = OUT / "model" / name
@@ -80,8 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
-    parser.add_argument("--set", action="append", required=True, help="a folder of it; repeatable")
+    parser.add_argument("--data", type=Path, help="folder of the data sets")
+    parser.add_argument("--set", action="append", default=[], help="a folder of it; repeatable")
     parser.add_argument("--seeds", type=int, default=3, help="runs of ours (default 3)")
     parser.add_argument("--size", default="base")
     parser.add_argument("--threads", type=int, default=2)

@@ -5,7 +5,8 @@
 Both train a gated SwiGLU transformer (LiGR) with the full softmax loss over the same file. Counted
 are real targets (events to predict, no padding) a second of wall time and of CPU time, batches made
 included, the first steps left out. Rounds alternate, so that a busy machine slows both; the table
-gives medians. RecTools runs in an environment of its own. Writes out/bench/model-speed.json.
+gives medians. RecTools runs in an environment of its own. Without `--sequences` both train on the
+synthetic shop. Writes out/bench/model-speed.json.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.model import OUT, PEER, ROOT
+from benchmarks.model import OUT, PEER, ROOT, SYNTHETIC
 from model.corpus import Corpus, read_corpus
+from model.data.synthetic import make_shop, write_shop
 from model.loop import Fit, Place
 from model.net import NetConfig, Recommender
 from model.runlog import Silence
@@ -96,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--sequences", type=Path, required=True)
+    parser.add_argument("--sequences", type=Path)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--blocks", type=int, default=1)
     parser.add_argument("--heads", type=int, default=1)
@@ -109,6 +111,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
+    if args.sequences is None:
+        write_shop(make_shop(), OUT / "model" / SYNTHETIC)
+        args.sequences = OUT / "model" / SYNTHETIC / "sequences.txt.gz"
     corpus = read_corpus(args.sequences)
     rounds: dict[str, list[dict[str, Any]]] = {"ours": [], "peer": []}
     for _ in range(args.rounds):

@@ -16,7 +16,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,16 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from model.checkpoint import Fusion, Manifest, save_model
+from model.cold import fill_cold_items
 from model.corpus import Corpus
 from model.data.files import DataError
 from model.links import Links, learn_links
 from model.loop import Best, Fit, use
 from model.metrics import mask_seen, rank_of, summary
 from model.net import NetConfig, Recommender
+from model.retrieval import APPROXIMATE_ITEMS, FILE, ItemIndex, recall
 from model.runlog import RunLog, Silence
-from model.scoring import chunks, network_scores, ranks
+from model.scoring import chunks, encode, network_scores, ranks
 from model.settings import TrainConfig
 from model.state import load_state, save_state, whole_weights
 from model.workers import Workers
@@ -42,6 +44,7 @@ from model.workers import Workers
 Say = Callable[[str], None]
 DECAYS = (0.1, 0.25, 0.5, 1.0)
 WEIGHTS = (0.0, 1.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0)
+RECALL_USERS = 200  # histories that the recall of approximate retrieval is measured on
 EPOCHS_WITHOUT_VALIDATION = 20  # when nobody has three events, nothing can be held out
 
 
@@ -67,6 +70,7 @@ class Run:
     workers: Workers
     say: Say
     products: list[dict[str, Any]]
+    rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])  # item descriptions
 
     @property
     def work(self) -> Path:
@@ -135,6 +139,7 @@ def train_model(run: Run) -> Manifest | None:
     if not run.workers.first:
         return None
     net = use(_network(run), weights)
+    told, files = _finish(run, net)
     links = learn_links(run.corpus, run.train.link_l2) if choice.fusion.weight > 0 else None
     seconds = {"seconds": round(time.monotonic() - started, 1)}
     manifest = save_model(
@@ -148,12 +153,33 @@ def train_model(run: Run) -> Manifest | None:
         train=run.train,
         size=run.size,
         data_fingerprint=run.corpus.fingerprint,
-        metrics=choice.metrics | seconds,
+        metrics=choice.metrics | told | seconds,
         products=run.products,
-        extra=[run.work / "metrics.jsonl"],
+        extra=[run.work / "metrics.jsonl", *files],
     )
     shutil.rmtree(run.work, ignore_errors=True)
     return manifest
+
+
+def _finish(run: Run, net: Recommender) -> tuple[dict[str, float], list[Path]]:
+    """Vectors of cold items, and the index of a large catalogue: figures and files to add."""
+    told: dict[str, float] = {}
+    files: list[Path] = []
+    popularity = run.corpus.popularity()
+    cold = fill_cold_items(net, run.rows, run.corpus.index, popularity, run.train.seed)
+    if cold is not None:
+        told |= {"cold_items": float(cold.items), "cold_cosine": cold.cosine}
+        run.say(f"{cold.items} items without events have a vector from their text")
+    if len(run.corpus.items) >= APPROXIMATE_ITEMS:
+        run.say(f"indexing {len(run.corpus.items)} items for approximate retrieval")
+        keys = net.keys().detach()
+        index = ItemIndex.build(keys)
+        users = np.flatnonzero(run.corpus.lengths > 0)[:RECALL_USERS]
+        states = encode(net, [run.corpus.sequence(int(u)) for u in users])
+        told["retrieval_recall@100"] = recall(keys, states, index)
+        files.append(run.work / FILE)
+        index.save(files[0])
+    return told, files
 
 
 def _network(run: Run) -> Recommender:
@@ -220,7 +246,7 @@ def search_fusion(net: Recommender, links: Links, held: Held) -> tuple[Fusion, d
     keys = net.keys().detach()
     options = [(w, d) for d in DECAYS for w in WEIGHTS]
     found: dict[tuple[float, float], list[NDArray[np.int64]]] = {o: [] for o in options}
-    for rows in chunks(len(held.targets)):
+    for rows in chunks(len(held.targets), len(keys)):
         part = [held.histories[k] for k in rows]
         targets = held.targets[rows.start : rows.stop]
         base = mask_seen(network_scores(net, keys, part), part)

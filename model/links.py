@@ -23,6 +23,7 @@ from model.corpus import Corpus
 
 EXACT_ITEMS = 16_000  # 16,000^2 floats: 1 GB, and about two minutes of two cores
 RECENT = 100  # events of a history that take part
+CELLS = 64_000_000  # links kept in all: 512 MB
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,23 @@ class Links:
             scores.index_add_(0, places.flatten(), weights.flatten())
         return scores.view(len(histories), count)
 
+    def strongest(
+        self, history: NDArray[np.int64], decay: float
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Every item that a history links to, ascending, and its score: `score` without zeros."""
+        recent = torch.from_numpy(np.ascontiguousarray(history[-RECENT:]))
+        age = torch.arange(len(recent) - 1, -1, -1)
+        weights = (self.weights[recent] * torch.exp(-decay * age)[:, None]).flatten().numpy()
+        items, place = np.unique(self.items[recent].flatten().numpy(), return_inverse=True)
+        return items, np.bincount(place, weights, minlength=len(items)).astype(np.float32)
+
 
 def learn_links(
     corpus: Corpus, l2: float = 100.0, top: int = 256, say: Callable[[str], None] | None = None
 ) -> Links:
     """Links of a corpus: EASE where the catalogue allows it, else shrunk cosine."""
     count = len(corpus.items)
-    top = min(top, count)
+    top = min(top, count, max(16, CELLS // count))
     if count > EXACT_ITEMS:
         if say is not None:
             say(f"{count} items are over {EXACT_ITEMS}: links from co-occurrence, not EASE")

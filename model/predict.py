@@ -42,12 +42,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--k", type=int, default=100, help="items a user (default 100)")
     parser.add_argument("--out", type=Path, required=True, help="file to write; .gz is packed")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument(
+        "--retrieval",
+        default="auto",
+        choices=["auto", "exact", "approximate"],
+        help="auto: approximate where the folder holds an index of a large catalogue",
+    )
     parser.add_argument("--threads", type=int, help="CPU threads")
     args = parser.parse_args(argv)
     if args.k < 1:
         parser.error(f"--k is {args.k}; give at least 1")
     try:
-        predictor = Predictor.load(args.checkpoint, device=args.device, threads=args.threads)
+        predictor = Predictor.load(
+            args.checkpoint, device=args.device, threads=args.threads, retrieval=args.retrieval
+        )
         rejects: list[str] = []
         users = list(
             read_sequences(args.sequences, lambda n, why, _: rejects.append(f"{n}: {why}"))

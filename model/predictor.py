@@ -2,14 +2,15 @@
 
 Shapes: B histories, V items. Scores are natural-log probabilities of the network plus the fused
 links, so only their order within one answer means anything. A `Predictor` is not locked: call it
-from one thread at a time. Retrieval is exact: every item is scored.
+from one thread at a time. Retrieval is exact (every item is scored) or, where the folder holds an
+index of a large catalogue, approximate (`model.retrieval`); then a score lacks its normalisation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -20,10 +21,12 @@ from torch import Tensor
 from model.checkpoint import PRODUCTS, CheckpointError, Loaded, Manifest, load_model
 from model.data.schema import Product
 from model.metrics import mask_seen
-from model.scoring import chunks, fused_scores
+from model.retrieval import FILE, ItemIndex, candidates
+from model.scoring import CHUNK, chunks, fused_scores
 from model.topk import Best, best_of
 
 Mask = NDArray[np.bool_]
+Retrieval = Literal["auto", "exact", "approximate"]
 
 
 class Scored(NamedTuple):
@@ -56,23 +59,45 @@ class Catalogue:
 class Predictor:
     """A model folder in memory. Build it with `load`."""
 
-    def __init__(self, loaded: Loaded, products: dict[str, Product]) -> None:
+    def __init__(
+        self, loaded: Loaded, products: dict[str, Product], index: ItemIndex | None = None
+    ) -> None:
         self.manifest: Manifest = loaded.manifest
         self.catalogue = Catalogue(loaded.items, products)
         self._net, self._links = loaded.net, loaded.links
         self._keys: Tensor = loaded.net.keys().detach()
+        self.index = index  # `None`: exact retrieval
         self._popularity = loaded.popularity.double()
         total = max(1.0, float(self._popularity.sum()))
         self._log_share = ((self._popularity + 1) / (total + len(loaded.items))).log().float()
 
     @classmethod
-    def load(cls, path: Path | str, *, device: str = "cpu", threads: int | None = None) -> Self:
-        """Check and read a model folder; raises `CheckpointError`. `threads` is process-wide."""
+    def load(
+        cls,
+        path: Path | str,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        retrieval: Retrieval = "auto",
+    ) -> Self:
+        """Check and read a model folder; raises `CheckpointError`. `threads` is process-wide.
+
+        `retrieval`: auto takes the index that training wrote for a large catalogue, if it did;
+        approximate makes one in memory where there is none.
+        """
         folder = Path(path)
         if threads is not None:
             torch.set_num_threads(threads)
         loaded = load_model(folder, device)
-        return cls(loaded, _products(folder))
+        index: ItemIndex | None = None
+        if retrieval != "exact" and FILE in loaded.manifest.files:
+            try:
+                index = ItemIndex.open(folder / FILE, len(loaded.items))
+            except ValueError as error:
+                raise CheckpointError(f"{error}; train it again") from error
+        elif retrieval == "approximate":
+            index = ItemIndex.build(loaded.net.keys(), threads or 0)
+        return cls(loaded, _products(folder), index)
 
     def recommend(
         self,
@@ -95,10 +120,16 @@ class Predictor:
                     f"{name} has {len(given)} entries for {len(histories)} histories; give one each"
                 )
         known = [self._indices(history) for history in histories]
-        answers: list[list[Scored]] = []
+        masks = allowed if allowed is not None else [None] * len(known)
+        barred = exclude if exclude is not None else [()] * len(known)
+        answers: list[list[Scored]] = [[] for _ in known]
+        rest = list(range(len(known)))
+        if self.index is not None:
+            rest = self._approximate(self.index, known, k, masks, barred, answers)
         fusion = self.manifest.fusion
-        for rows in chunks(len(known)):
-            part = [known[r] for r in rows]
+        for rows in chunks(len(rest), len(self.catalogue)):
+            users = [rest[r] for r in rows]
+            part = [known[u] for u in users]
             scores = fused_scores(
                 self._net, self._keys, part, self._links, fusion.weight, fusion.decay
             )
@@ -106,14 +137,47 @@ class Predictor:
                 if len(history) == 0:
                     scores[at] = self._log_share
             mask_seen(scores, part)
-            for at, row in enumerate(rows):
-                self._restrict(
-                    scores[at],
-                    allowed[row] if allowed is not None else None,
-                    exclude[row] if exclude is not None else (),
-                )
-            answers += [self._named(best) for best in best_of(scores, k)]
+            for at, user in enumerate(users):
+                self._restrict(scores[at], masks[user], barred[user])
+            for user, best in zip(users, best_of(scores, k), strict=True):
+                answers[user] = self._named(best)
         return answers
+
+    def _approximate(
+        self,
+        index: ItemIndex,
+        known: list[NDArray[np.int64]],
+        k: int,
+        masks: Sequence[Mask | None],
+        barred: Sequence[Collection[str]],
+        answers: list[list[Scored]],
+    ) -> list[int]:
+        """Fill the answers that candidates suffice for; the rest need the whole catalogue."""
+        rest = [user for user, history in enumerate(known) if len(history) == 0]
+        filled = [user for user, history in enumerate(known) if len(history)]
+        fusion = self.manifest.fusion
+        for first in range(0, len(filled), CHUNK):
+            users = filled[first : first + CHUNK]
+            part = [known[u] for u in users]
+            spare = max(len(known[u]) + len(barred[u]) for u in users)
+            found = candidates(
+                self._net, self._keys, index, part, max(200, 4 * k) + spare, self._links,
+                fusion.weight, fusion.decay,
+            )  # fmt: skip
+            for user, (items, scores) in zip(users, found, strict=True):
+                open_ = ~np.isin(items, known[user])
+                if (mask := masks[user]) is not None:
+                    self._check_mask(mask)
+                    open_ &= mask[items]
+                if barred[user]:
+                    open_ &= ~np.isin(items, self._indices(list(barred[user])))
+                if open_.sum() < k:
+                    rest.append(user)
+                    continue
+                (best,) = best_of(scores[torch.from_numpy(open_)][None], k)
+                kept = items[open_]
+                answers[user] = self._named([(int(kept[place]), score) for place, score in best])
+        return rest
 
     def search(
         self,
@@ -150,13 +214,16 @@ class Predictor:
     def _restrict(self, scores: Tensor, mask: Mask | None, exclude: Collection[str]) -> None:
         """Put items out of reach, in place: scores (V,)."""
         if mask is not None:
-            if mask.shape != (len(self.catalogue),):
-                raise ValueError(
-                    f"a mask has shape {mask.shape}; give ({len(self.catalogue)},), one per item"
-                )
+            self._check_mask(mask)
             scores[torch.from_numpy(~mask)] = float("-inf")
         if exclude:
             scores[torch.from_numpy(self._indices(list(exclude)))] = float("-inf")
+
+    def _check_mask(self, mask: Mask) -> None:
+        if mask.shape != (len(self.catalogue),):
+            raise ValueError(
+                f"a mask has shape {mask.shape}; give ({len(self.catalogue)},), one per item"
+            )
 
     def _named(self, best: Best) -> list[Scored]:
         items = self.catalogue.items

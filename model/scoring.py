@@ -19,7 +19,8 @@ from model.metrics import mask_seen, rank_of
 from model.net import Recommender
 from model.packing import pack
 
-CHUNK = 512  # histories scored together: 512 x 12,000 floats are 25 MB
+CHUNK = 512  # histories scored together, at most
+CELLS = 16_000_000  # scores held at a time: 64 MB
 
 
 @torch.no_grad()
@@ -75,14 +76,15 @@ def ranks(
     """Full-catalogue rank of each history's target, seen items removed; see `metrics.rank_of`."""
     keys = net.keys().detach()
     found: list[NDArray[np.int64]] = []
-    for rows in chunks(len(histories)):
+    for rows in chunks(len(histories), len(keys)):
         part = [histories[k] for k in rows]
         scores = mask_seen(fused_scores(net, keys, part, links, weight, decay), part)
         found.append(rank_of(scores, targets[rows.start : rows.stop]))
     return np.concatenate(found)
 
 
-def chunks(count: int, size: int = CHUNK) -> Iterator[range]:
-    """0 … count - 1 in runs of `size`."""
+def chunks(count: int, items: int) -> Iterator[range]:
+    """0 … count - 1 in runs whose scores of `items` items fit in memory."""
+    size = max(1, min(CHUNK, CELLS // max(1, items)))
     for first in range(0, count, size):
         yield range(first, min(first + size, count))

@@ -151,7 +151,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         quiet = say if workers.first else _mute
         run = Run(corpus, net, train, args.size, args.out, workers, quiet,
-                  products(args.items, corpus))  # fmt: skip
+                  products(args.items, corpus),
+                  read_items(args.items) if args.items is not None else [])  # fmt: skip
         manifest = train_model(run)
     except ValidationError as error:
         first = error.errors()[0]

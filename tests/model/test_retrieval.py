@@ -1,0 +1,101 @@
+"""Approximate retrieval beside exact, on an index alone and through a predictor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model.checkpoint import CheckpointError, Fusion, save_model
+from model.links import Links
+from model.net import NetConfig, Recommender
+from model.predictor import Predictor
+from model.retrieval import FILE, ItemIndex, recall
+from model.settings import TrainConfig
+
+ITEMS = 300
+
+
+def keys(count: int, width: int = 16) -> torch.Tensor:
+    """Vectors of unequal length: an index for angles alone would order them wrongly."""
+    torch.manual_seed(1)
+    return torch.randn(count, width) * torch.linspace(0.2, 3.0, count)[torch.randperm(count), None]
+
+
+def test_an_index_finds_the_largest_inner_products() -> None:
+    table, states = keys(3000), torch.randn(50, 16)
+    index = ItemIndex.build(table, threads=1)
+    assert recall(table, states, index, 50) > 0.97
+    first = index.nearest(states, 1)
+    assert (
+        np.mean([a[0] == b for a, b in zip(first, (states @ table.T).argmax(1), strict=True)]) > 0.9
+    )
+
+
+def test_an_index_read_back_answers_as_before_and_rubbish_is_refused(tmp_path: Path) -> None:
+    table, states = keys(500), torch.randn(7, 16)
+    index = ItemIndex.build(table, threads=1)
+    index.save(tmp_path / FILE)
+    again = ItemIndex.open(tmp_path / FILE, 500)
+    for before, after in zip(index.nearest(states, 9), again.nearest(states, 9), strict=True):
+        assert before.tolist() == after.tolist()
+    with pytest.raises(ValueError, match="no index of 501 items"):
+        ItemIndex.open(tmp_path / FILE, 501)
+    (tmp_path / "bad").write_bytes(b"not an index at all" * 9)
+    with pytest.raises(ValueError, match="no index"):
+        ItemIndex.open(tmp_path / "bad", 500)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model with links, so that candidates come from both."""
+    torch.manual_seed(2)
+    net = Recommender(NetConfig(items=ITEMS, width=16, layers=1, heads=1, max_length=10)).eval()
+    with torch.no_grad():
+        net.item.weight.copy_(keys(ITEMS))
+    rng = np.random.default_rng(0)
+    linked = np.stack([rng.choice(ITEMS, 8, replace=False) for _ in range(ITEMS)])
+    links = Links(torch.from_numpy(linked), torch.rand(ITEMS, 8))
+    out = tmp_path_factory.mktemp("model") / "model"
+    save_model(
+        out, net, items=[f"i{n:03}" for n in range(ITEMS)], users=1,
+        popularity=torch.arange(ITEMS), links=links, fusion=Fusion(weight=8, decay=0.5),
+        train=TrainConfig(), size="tiny", data_fingerprint="0", metrics={},
+    )  # fmt: skip
+    return out
+
+
+def test_approximate_answers_are_the_exact_ones_under_masks_and_exclusions(folder: Path) -> None:
+    exact = Predictor.load(folder, retrieval="exact")
+    near = Predictor.load(folder, retrieval="approximate")
+    assert exact.index is None
+    assert near.index is not None
+    rng = np.random.default_rng(3)
+    histories = [[f"i{n:03}" for n in rng.choice(ITEMS, 6, replace=False)] for _ in range(20)]
+    histories += [[], ["unknown"]]
+    half = rng.random(ITEMS) < 0.5
+    few = np.zeros(ITEMS, bool)
+    few[:7] = True  # fewer than k: only the whole catalogue can answer
+    masks = [None, half, few] * 7 + [None]
+    barred = [["i001", "i002"] if n % 2 else [] for n in range(len(histories))]
+    lists: list[list[list[str]]] = []
+    for predictor in (exact, near):
+        rows = predictor.recommend(histories, 10, allowed=masks, exclude=barred)
+        lists.append([[one.item for one in row] for row in rows])
+    assert lists[0] == lists[1]
+
+
+def test_a_listed_index_that_is_none_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"rubbish")
+    loaded = Predictor.load(folder, retrieval="exact")
+    out = tmp_path / "model"
+    save_model(
+        out, loaded._net, items=loaded.catalogue.items, users=1, popularity=torch.ones(ITEMS),
+        links=None, fusion=Fusion(), train=TrainConfig(), size="tiny", data_fingerprint="0",
+        metrics={}, extra=[tmp_path / FILE],
+    )  # fmt: skip
+    with pytest.raises(CheckpointError, match="train it again"):
+        Predictor.load(out)
+    assert len(Predictor.load(out, retrieval="exact").recommend([["i000"]], 5)[0]) == 5
