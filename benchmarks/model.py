@@ -91,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=3, help="runs of ours (default 3)")
     parser.add_argument("--size", default="base")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-links", action="store_true", help="the network alone")
+    parser.add_argument("--no-refit", action="store_true", help="as published figures: no last fit")
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--peer-seeds", type=int, default=1)
     for name in ("epochs", "patience", "batch", "width", "blocks", "loss"):
@@ -118,12 +120,13 @@ def once(path: Path, make: Any) -> dict[str, Any]:
 
 def ours(args: argparse.Namespace, work: Path, train: Path, seed: int) -> dict[str, Any]:
     """One run of the two commands that a user would type."""
-    name = f"ours-{args.size}-{seed}"
+    less = [f"--{flag.replace('_', '-')}" for flag in ("no_links", "no_refit") if vars(args)[flag]]
+    name = f"ours-{args.size}{''.join(less)}-{seed}"
     folder, out = (work / name).resolve(), (work / f"{name}.tsv").resolve()
     given = ["--sequences", str(train.resolve()), "--threads", str(args.threads)]
 
     def make() -> dict[str, Any]:
-        _, spent = timed([sys.executable, "-m", "model.train", *given, "--size", args.size,
+        _, spent = timed([sys.executable, "-m", "model.train", *given, *less, "--size", args.size,
                           "--seed", str(seed), "--out", str(folder), "--overwrite"])  # fmt: skip
         _, asked = timed([sys.executable, "-m", "model.predict", *given, "--k", "100",
                           "--checkpoint", str(folder), "--out", str(out)])  # fmt: skip
