@@ -80,7 +80,22 @@ class JwtAuthProvider(Provider):
         return {} if data is None else {"issuer": data["bound_issuer"]}
 
     def remove(self, client: Any, props: Props) -> None:
+        entities = _only_here(client, props["path"])
         client.sys.disable_auth_method(props["path"])
+        for entity in entities:  # Vault makes one at a workload's first login and would keep it
+            client.adapter.delete(url=f"/v1/identity/entity/id/{entity}")
+
+
+def _only_here(client: Any, path: str) -> list[str]:
+    """Ids of identities that log in by this method and by no other."""
+    mount = client.sys.list_auth_methods()["data"].get(path + "/")
+    answer = client.list("identity/entity-alias/id")
+    if mount is None or answer is None:
+        return []
+    methods: dict[str, set[str]] = {}
+    for alias in answer["data"]["key_info"].values():
+        methods.setdefault(alias["canonical_id"], set()).add(alias["mount_accessor"])
+    return sorted(entity for entity, used in methods.items() if used == {mount["accessor"]})
 
 
 class JwtAuth(Managed, module="vault", name="JwtAuth"):

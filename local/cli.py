@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pwd
 import shlex
 import sys
 import time
@@ -169,7 +170,18 @@ def environment(folders: Folders) -> str:
         # the file of this stand, whatever `Pulumi.local.yaml` says: STAND_STATE moves it
         "HYBRID_RECOMMENDER_ENDPOINTS": str(folders.endpoints),
     }
+    if "USER" not in os.environ and not _has_account():
+        values["USER"] = f"uid-{os.geteuid()}"  # the engine, built without cgo, asks for a name
     return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in values.items())
+
+
+def _has_account() -> bool:
+    """Whether this user is in the machine's list; in a container it often is a bare number."""
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return False
+    return True
 
 
 def _tools(words: argparse.Namespace) -> int:

@@ -123,7 +123,6 @@ class Node:
             },
             files=(*files, *self.images, script),
             ready=self.ready,
-            ready_in=90.0,
             # unshare ignores TERM; KILL takes the whole pid namespace down
             stop_with=signal.SIGKILL,
             unshare=(

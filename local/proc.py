@@ -89,7 +89,7 @@ class Part:
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     files: tuple[Path, ...] = ()  # configuration: a change restarts the part
     ready: Callable[[], bool] = field(default=lambda: True, compare=False)
-    ready_in: float = 60.0  # seconds
+    ready_in: float = 180.0  # seconds; one that ended is told at once, this is for a busy machine
     stop_with: signal.Signals = signal.SIGTERM
     unshare: tuple[str, ...] = ()  # flags of unshare(1), for nodes
     marker: str = MARKER  # another one: not part of a stand

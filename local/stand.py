@@ -93,10 +93,10 @@ class Stand:
     def up(self) -> Layout:
         """Bring everything to the wanted state; may be run at any time, over any wreck."""
         cleanup.check_place(self.folders)
-        cleanup.end_orphans(self.folders.root, self.say)
-        owner.refuse_others(self.folders.root)
         private_dir(self.folders.root)
         self._check_room()
+        cleanup.end_orphans(self.folders.root, self.say)
+        owner.refuse_others(self.folders.root)
         tools = self._timed(
             "tools",
             lambda: resolve.resolve(
@@ -217,7 +217,7 @@ class Stand:
         )
         gpu.add(plane.client, site, pool, pool.count)
         want = len(gpu.existing(plane.client))
-        if not wait_for(lambda: gpu.ready(plane.client) >= want, 90):
+        if not wait_for(lambda: gpu.ready(plane.client) >= want, 180):
             raise StandError(
                 f"{site}: {gpu.ready(plane.client)} of {want} simulated nodes are Ready",
                 f"read {self.folders.logs}/{site}.kwok.log",
