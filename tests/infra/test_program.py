@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +40,8 @@ def test_up_gives_each_site_a_namespace_that_is_fenced_and_limited(
 def test_the_canary_is_ready_only_with_the_secret_of_vault(
     stand: RunningStand, deployed: Stack
 ) -> None:
+    if not stand.rooted:
+        pytest.skip("no root here: no real node runs the canary")
     name = namespace(deployed)
     pods = stand.client("private").get(f"/api/v1/namespaces/{name}/pods")["items"]
     ready = [
@@ -48,9 +53,11 @@ def test_the_canary_is_ready_only_with_the_secret_of_vault(
     assert ready == ["True"]
 
 
-def test_a_second_up_and_a_refresh_change_nothing(deployed: Stack) -> None:
-    again = deployed.up("--expect-no-changes")
-    assert re.search(r"\b\d+ unchanged", again.stdout)
+def test_no_further_up_changes_anything_nor_does_a_refresh(deployed: Stack) -> None:
+    """Twice here; `PROGRAM_TEST_UPDATES=20` repeats the update as often."""
+    for _ in range(int(os.environ.get("PROGRAM_TEST_UPDATES", "2"))):
+        again = deployed.up("--expect-no-changes")
+        assert re.search(r"\b\d+ unchanged", again.stdout)
     refreshed = deployed.run("refresh", "-s", "local", "--yes", "--expect-no-changes")
     assert "unchanged" in refreshed.stdout
     assert set(deployed.changes()) == {"same"}
@@ -95,6 +102,8 @@ def test_a_field_taken_over_by_hand_is_named_in_the_error_and_left_alone(
         ("ownr", "platform", "ownr is 'platform': this key is unknown; known keys: "),
         ("data-class", "secret", "data-class is 'secret': Input should be 'public', 'internal'"),
         ("endpoints", "/nowhere.json", "endpoints is /nowhere.json: No such file"),
+        ("expiry", "soon", "expiry is 'soon': Input should be a valid date"),
+        ("unreachable", "cloud", "unreachable is 'cloud': Input should be a valid tuple"),
     ],
 )
 def test_a_wrong_setting_is_one_error_and_changes_nothing(
@@ -120,6 +129,38 @@ def test_a_wrong_setting_is_one_error_and_changes_nothing(
     assert told in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert deployed.ids() == state
+
+
+def test_ranges_that_overlap_are_named_with_both_values(
+    stand: RunningStand, deployed: Stack, tmp_path: Path
+) -> None:
+    described, state = stand.endpoints, deployed.ids()
+    sites = described["sites"]
+    sites["cloud"]["pod_cidr"] = same = sites["private"]["pod_cidr"]
+    file = tmp_path / "endpoints.json"
+    file.write_text(json.dumps(described), encoding="utf-8")
+    done = deployed.up(check=False, HYBRID_RECOMMENDER_ENDPOINTS=str(file))
+    assert done.returncode != 0
+    assert f"sites.private.pod_cidr is {same}, which overlaps sites.cloud.pod_cidr {same}" in (
+        done.stdout + done.stderr
+    )
+    assert deployed.ids() == state
+
+
+def test_a_stack_that_the_program_does_not_know_is_refused(deployed: Stack) -> None:
+    other = Stack(deployed.project, deployed.env, "trial")
+    other.run("stack", "init", "trial")
+    settings = [deployed.project / f"Pulumi.{name}.yaml" for name in ("local", "trial")]
+    settings[1].write_text(settings[0].read_text(encoding="utf-8"), encoding="utf-8")
+    try:
+        done = other.up(check=False)
+    finally:
+        settings[1].unlink()
+        other.run("stack", "rm", "trial", "--yes", "--force")
+        deployed.run("stack", "select", deployed.name)
+    assert done.returncode != 0
+    assert "stack is 'trial'; use one of local, staging, prod" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_destroy_leaves_nothing_in_a_site_or_in_vault_and_up_makes_it_again(
