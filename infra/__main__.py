@@ -7,6 +7,7 @@ import os
 import pulumi
 from pulumi.runtime import config as stack_config
 
+from infra.kueue import KueueError
 from infra.program import connection, deploy
 from infra.settings import SettingsError, parse
 from infra.vault import VaultError, preflight
@@ -23,7 +24,7 @@ def main() -> None:
         if not pulumi.runtime.is_dry_run():  # a preview asks Vault nothing
             preflight(connection(settings))
         deploy(settings)
-    except (SettingsError, VaultError) as error:
+    except (KueueError, SettingsError, VaultError) as error:
         raise pulumi.RunError(str(error)) from None
 
 

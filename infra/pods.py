@@ -9,8 +9,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from infra.naming import name
 
@@ -173,6 +175,19 @@ def container(
         ],
         **more,
     }
+
+
+def traffic_to(address: str) -> Spec:
+    """Egress of a NetworkPolicy to one https address: its own IP, or any host for a name."""
+    url = urlsplit(address)
+    ports = [{"protocol": "TCP", "port": url.port or 443}]
+    try:
+        return {
+            "to": [{"ipBlock": {"cidr": f"{ip_address(str(url.hostname))}/32"}}],
+            "ports": ports,
+        }
+    except ValueError:  # NetworkPolicy knows no names: the port is all that can be said
+        return {"ports": ports}
 
 
 def _volume(path: str) -> str:

@@ -9,7 +9,7 @@ import pulumi
 import pulumi_kubernetes as k8s
 from pulumi import ResourceOptions
 
-from infra import bento_reference
+from infra import bento_reference, kueue
 from infra.components import event_store, gateway, recommender
 from infra.components.event_store import EventStore, EventStoreArgs
 from infra.components.gateway import Gateway, GatewayArgs
@@ -19,13 +19,14 @@ from infra.components.team_namespace import TeamNamespace, TeamNamespaceArgs
 from infra.components.vpn_gateway import PrivateGateway, PrivateGatewayArgs
 from infra.components.vpn_settings import DataPath, LinkSettings, Timers
 from infra.handover import Target
+from infra.jobs import deploy_jobs, has_queues
 from infra.naming import PROJECT, name, selector
 from infra.pods import Image, Software
-from infra.settings import Settings, SettingsError, Site, SiteName
+from infra.settings import PRODUCT_TEAM, Settings, SettingsError, Site, SiteName
 from infra.vault import Connection
 from infra.workloads import VaultSite
 
-TEAM = "recommender"
+TEAM = PRODUCT_TEAM
 PROGRAMS = {"gateway": "haproxy", "nats": "nats-server", "prometheus": "prometheus"}
 """What the parts' own images call their program."""
 
@@ -69,24 +70,32 @@ def deploy(settings: Settings) -> None:
             opts=ResourceOptions(depends_on=[store, *(link if site != "private" else ())]),
         )
         runs = where.real_nodes and (where.reaches_vault or bool(link))
-        team = TeamNamespace(
-            f"{site}-{TEAM}",
-            TeamNamespaceArgs(
-                identity=settings.identity,
-                site=site,
-                team=TEAM,
-                provider=provider,
-                connection=vault,
-                vault_ca_pem=settings.vault.ca_pem(),
-                mount=store.mount,
-                login=store.logins[site],
-                mount_path=name(PROJECT, settings.stack),
-                login_path=name(PROJECT, settings.stack, site),
-                image=image,
-                rotation=settings.secret_rotation,
-                awaited=runs,
-            ),
-        )
+        teams = {
+            team: TeamNamespace(
+                f"{site}-{team}",
+                TeamNamespaceArgs(
+                    identity=settings.identity,
+                    site=site,
+                    team=team,
+                    provider=provider,
+                    connection=vault,
+                    vault_ca_pem=settings.vault.ca_pem(),
+                    mount=store.mount,
+                    login=store.logins[site],
+                    mount_path=name(PROJECT, settings.stack),
+                    login_path=name(PROJECT, settings.stack, site),
+                    image=image,
+                    rotation=settings.secret_rotation,
+                    awaited=runs,
+                    marks={kueue.QUEUED: "true"} if has_queues(settings, site) else {},
+                ),
+            )
+            for team in settings.teams
+        }
+        team = teams[TEAM]
+        if has_queues(settings, site):
+            spaces = {each: one.namespace for each, one in teams.items()}
+            deploy_jobs(settings, provider, vault, store, image, spaces)
         serves = runs and site in settings.serving.sites
         way_in = _serve(settings, site, provider, store, image, bento, team) if serves else None
         pulumi.export(

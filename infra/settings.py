@@ -19,10 +19,13 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from infra.naming import PROJECT, Identity
+from infra.queue_settings import CpuPool, GpuPool, Kueue, Team
+from infra.training_settings import Artefacts, TrainingRun
 
 Stack = Literal["local", "staging", "prod"]
 STACKS: tuple[str, ...] = ("local", "staging", "prod")
 SiteName = Literal["private", "cloud"]
+PRODUCT_TEAM = "recommender"
 
 
 class SettingsError(Exception):
@@ -73,6 +76,8 @@ class Site(_FromStand):
     """False while no link joins the site to Vault's: its workloads are declared and wait for it."""
     issuer: str = "https://kubernetes.default.svc"
     """`iss` of the cluster's service-account tokens."""
+    gpu_pool: GpuPool | None = None
+    cpu_pool: CpuPool = CpuPool()
     service_account_key_file: Path | None = None
     """PEM with the public key of those tokens; without it Vault asks the API server's JWKS."""
     storage_class: str | None = None
@@ -152,6 +157,8 @@ class PodImage(_FromStand):
     """Stand only: there is no registry, so the host's own files are mounted, read-only."""
     python: str = "python3"
     """Interpreter with the product's packages, for a local bento."""
+    project: str | None = None
+    """Where this project lies in the image, when it is not installed as a package."""
     programs: dict[str, Program] = Field(default_factory=dict[str, Program])
     """Stand only: what stands in for the images of `images`."""
 
@@ -208,6 +215,9 @@ class Endpoints(_FromStand):
     pod_image: PodImage
     private_gateway: PrivateGateway | None = None
     """None without root: there are no namespaces to put it in."""
+    manifests: dict[str, Path] = Field(default_factory=dict[str, Path])
+    tools: dict[str, Path] = Field(default_factory=dict[str, Path])
+    artefacts: dict[SiteName, Artefacts] = Field(default_factory=dict[SiteName, Artefacts])
 
 
 class Settings(_Frozen):
@@ -234,6 +244,15 @@ class Settings(_Frozen):
     private_gateway: PrivateGateway | None = None
     link_key_step: int = Field(default=0, ge=0)
     """Raise by one to give one tunnel a new key: odd steps tunnel 1, even steps tunnel 2."""
+    teams: dict[Name, Team] = Field(default_factory=lambda: {PRODUCT_TEAM: Team(gpus=0)})
+    """Who shares the sites; each gets a namespace on every site, and queues."""
+    cloud_gpus: int = Field(default=0, ge=0)
+    """GPUs of cloud nodes that join the private cluster: the queues' second flavour."""
+    kueue: Kueue | None = None
+    """Without it the stack has no queues."""
+    artefacts: dict[SiteName, Artefacts] = Field(default_factory=dict[SiteName, Artefacts])
+    training: TrainingRun | None = None
+    """The run that is trained now; unset: none."""
     unreachable: tuple[SiteName, ...] = ()
     """Sites to leave alone until they are back: their objects stay in the state untouched."""
     secret_rotation: Name | Annotated[str, Field(pattern=r"^[0-9]{1,9}$")] = "1"  # noqa: S105
@@ -274,6 +293,29 @@ class Settings(_Frozen):
                 raise ValueError(f"images has no `{part}`; name its image by digest")
         return self
 
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Self:
+        if PRODUCT_TEAM not in self.teams:
+            raise ValueError(
+                f"teams has no `{PRODUCT_TEAM}`, which the service belongs to; "
+                f"it has {', '.join(self.teams) or 'none'}"
+            )
+        if self.training is not None and not (self.kueue and "private" in self.artefacts):
+            raise ValueError(
+                f"training names run {self.training.name}, but the stack has no "
+                f"{'artefact store for the private site' if self.kueue else 'queue controller'}; "
+                f"set {'artefacts' if self.kueue else 'kueue'}"
+            )
+        pool = self.sites["private"].gpu_pool if "private" in self.sites else None
+        there = pool.count * pool.gpus if pool else 0
+        asked = sum(team.gpus for team in self.teams.values())
+        if asked > there:
+            each = ", ".join(f"{name} {team.gpus}" for name, team in self.teams.items())
+            raise ValueError(
+                f"teams own {asked} GPUs ({each}), the private site has {there}; lower a share"
+            )
+        return self
+
     @property
     def identity(self) -> Identity:
         return Identity(
@@ -283,6 +325,17 @@ class Settings(_Frozen):
             data_class=self.data_class,
             expiry=self.expiry,
         )
+
+
+def text_of(path: Path) -> str:
+    """The content of a file that the settings name. Raises `SettingsError`."""
+    where = path.expanduser()
+    try:
+        return where.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SettingsError(
+            f"{where} cannot be read: {error.strerror}; start the site or correct the path"
+        ) from None
 
 
 def read_endpoints(path: Path) -> dict[str, Any]:
@@ -299,12 +352,18 @@ def read_endpoints(path: Path) -> dict[str, Any]:
         found = Endpoints.model_validate(raw)
     except ValidationError as error:
         raise SettingsError(_explain(str(path), error, Endpoints)) from None
-    return {
+    values: dict[str, Any] = {
         "sites": found.sites,
         "vault": found.vault,
         "pod-image": found.pod_image,
         "private-gateway": found.private_gateway,
+        "artefacts": found.artefacts,
     }
+    if "kueue/manifests" in found.manifests and "kueue" in found.tools:
+        values["kueue"] = Kueue(
+            manifests=found.manifests["kueue/manifests"], program=found.tools["kueue"]
+        )
+    return values
 
 
 def parse(stack: str, config: Mapping[str, str], *, endpoints_file: str | None = None) -> Settings:

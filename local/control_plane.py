@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from local import gpu
 from local.kube import Client, kubeconfig
 from local.layout import SiteLayout
 from local.paths import Folders, private_dir, write_private
@@ -204,6 +205,7 @@ class ControlPlane:
         own = self.config("kwok", Leaf("kwok", "system:masters"))
         flags = {
             "kubeconfig": own,
+            "config": gpu.STAGES,
             "manage-all-nodes": "false",
             "manage-nodes-with-annotation-selector": "kwok.x-k8s.io/node=fake",
             "node-lease-duration-seconds": 40,
@@ -212,7 +214,7 @@ class ControlPlane:
             "server-address": f"{self.site.address}:{self.site.ports['kwok']}",
         }
         return self._part(
-            "kwok", "kwok", flags, kind="simulated", files=(own,),
+            "kwok", "kwok", flags, kind="simulated", files=(own, gpu.STAGES),
             ready=lambda: http_ok(self.site.address, self.site.ports["kwok"], "/healthz"),
         )  # fmt: skip
 

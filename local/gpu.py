@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from local.errors import StandError
 from local.kube import ApiError, Client, Json
 from local.settings import GpuPool
@@ -10,10 +12,28 @@ ANNOTATION = ("kwok.x-k8s.io/node", "fake")
 LABEL = ("stand.hybrid-recommender/node", "simulated")
 
 
+CPUS, MEMORY_GIB = 64, 512  # of one node
+TAINT = {"key": ANNOTATION[0], "value": ANNOTATION[1], "effect": "NoSchedule"}
+RUNS_FOR = "stand.hybrid-recommender/runs-for"
+"""Annotation of a Job's pod on a simulated node: how long it runs, such as `90s` (default 1 s)."""
+STAGES = Path(__file__).with_name("kwok-stages.yaml")  # reads RUNS_FOR
+
+
+def shape(site: str, pool: GpuPool) -> Json:
+    """What a queue must know of the pool: the size of a node and how a pod gets onto it."""
+    return {
+        "gpus": pool.gpus,
+        "cpus": CPUS,
+        "memory_gib": MEMORY_GIB,
+        "labels": {"nvidia.com/gpu.present": "true", "topology.kubernetes.io/region": site},
+        "taints": [TAINT],
+    }
+
+
 def template(site: str, pool: GpuPool) -> Json:
     """A Node without a name. Whatever creates nodes from zero starts from this."""
     resources = {
-        "cpu": "64", "memory": "512Gi", "ephemeral-storage": "1Ti", "pods": "110",
+        "cpu": str(CPUS), "memory": f"{MEMORY_GIB}Gi", "ephemeral-storage": "1Ti", "pods": "110",
         "nvidia.com/gpu": str(pool.gpus),
     }  # fmt: skip
     return {
@@ -30,9 +50,7 @@ def template(site: str, pool: GpuPool) -> Json:
                 "topology.kubernetes.io/zone": f"{site}-a",
             },
         },
-        "spec": {
-            "taints": [{"key": ANNOTATION[0], "value": ANNOTATION[1], "effect": "NoSchedule"}]
-        },
+        "spec": {"taints": [TAINT]},
         "status": {
             "capacity": resources,
             "allocatable": resources,

@@ -87,6 +87,9 @@ def ensure_site(site: SiteLayout) -> None:
         run(["ip", "link", "add", "br0", "type", "bridge"], netns=netns)
     run(["ip", "addr", "replace", f"{site.router}/24", "dev", "br0"], netns=netns)
     run(["ip", "link", "set", "br0", "up"], netns=netns)
+    # the API server calls webhooks at Service addresses from here: without a route the kernel
+    # refuses such a packet before kube-proxy can give it a pod's address
+    run(["ip", "route", "replace", str(site.service_cidr), "dev", "br0"], netns=netns)
     outer = netns
     veth(outer, None, "host0", netns)
     run(["ip", "addr", "replace", f"{site.site_end}/30", "dev", "host0"], netns=netns)

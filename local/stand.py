@@ -304,7 +304,7 @@ def write_endpoints(
             "service_account_key_file": str(signing_pair(plane.pki).cert),
             "gpu_pool": {
                 "template": str(folders.site(name) / "gpu-node.json"),
-                "count": pool.count, "most": pool.most, "gpus": pool.gpus,
+                "count": pool.count, "most": pool.most, **gpu.shape(site.name, pool),
             },
         }  # fmt: skip
     described = {
@@ -332,9 +332,11 @@ def write_endpoints(
                 for part, program in PROGRAMS.items()
                 if program in tools.found
             },
+            "project": str(PROJECT),
         },
         "private_gateway": link.described() if where.rooted else None,
         "tools": {name: str(one.path) for name, one in sorted(tools.found.items())},
+        "manifests": {name: str(path) for name, path in sorted(tools.files.items())},
     }
     write_private(folders.endpoints, json.dumps(described, indent=1))
 

@@ -131,10 +131,10 @@ def check_out(out: Path, overwrite: bool) -> None:
     out.rmdir()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
+def main(argv: Sequence[str] | None = None, workers: Workers | None = None) -> int:
+    """Command line; returns the exit code. `workers`: those of a run without a shared disk."""
     args = parser().parse_args(argv)
-    workers = Workers(args.device)
+    workers = workers or Workers(args.device)
     if args.threads:
         torch.set_num_threads(args.threads)
     try:

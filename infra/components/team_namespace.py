@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from ipaddress import ip_address
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import pulumi_kubernetes as k8s
 from pulumi import ComponentResource, Input, Output, ResourceOptions
@@ -29,6 +28,7 @@ from infra.pods import (
     pod,
     resources,
     secrets_mount,
+    traffic_to,
     vault_agent,
     vault_agent_files,
     vault_volumes,
@@ -61,6 +61,8 @@ class TeamNamespaceArgs:
     rotation: str
     awaited: bool = True
     """False where no real node is or Vault is out of reach: nothing waits for a pod."""
+    marks: Mapping[str, str] = field(default_factory=dict[str, str])
+    """More labels of the namespace: what other parts of the cluster select it by."""
 
 
 class TeamNamespace(ComponentResource):
@@ -119,6 +121,7 @@ class TeamNamespace(ComponentResource):
                     "name": team,
                     "labels": {
                         **self._labels,
+                        **self._args.marks,
                         "pod-security.kubernetes.io/enforce": level,
                         "pod-security.kubernetes.io/audit": "restricted",
                     },
@@ -264,7 +267,7 @@ class TeamNamespace(ComponentResource):
                             "ports": [{"protocol": "TCP", "port": CANARY_PORT}],
                         }
                     ],
-                    "egress": [_to(args.connection.address)],
+                    "egress": [traffic_to(args.connection.address)],
                 }
             ),
             opts=inside,
@@ -327,16 +330,3 @@ class TeamNamespace(ComponentResource):
 
 def _named(namespace: str) -> dict[str, Any]:
     return {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
-
-
-def _to(address: str) -> dict[str, Any]:
-    """Egress to one https address: its own IP, or any host when it has a name."""
-    url = urlsplit(address)
-    ports = [{"protocol": "TCP", "port": url.port or 443}]
-    try:
-        return {
-            "to": [{"ipBlock": {"cidr": f"{ip_address(str(url.hostname))}/32"}}],
-            "ports": ports,
-        }
-    except ValueError:  # NetworkPolicy knows no names: the port is all that can be said
-        return {"ports": ports}

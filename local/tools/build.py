@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -69,6 +70,36 @@ def build(group: Group, into: Path, say: Callable[[str], None]) -> None:
         made = into / last
         if made.name != program:
             made.rename(into / program)
+
+
+def bring_files(group: Group, into: Path, say: Callable[[str], None]) -> None:
+    """Copy a group's files from its module, which Go checks against the committed sums."""
+    into.mkdir(parents=True, exist_ok=True)
+    work = into / f".mod.{os.getpid()}"
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(group.folder, work)
+    try:
+        done = subprocess.run(
+            [go(), "mod", "download", "-json", group.module],
+            cwd=work, env=_environment(), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise StandError(
+                f"{group.name}: its module cannot be had: {_cause(done.stdout + done.stderr)}",
+                "check the network and GOPROXY, then run this again",
+            )
+        module = Path(json.loads(done.stdout)["Dir"])
+        for name, inside in (group.files or {}).items():
+            fresh = into / f".{name}.new.{os.getpid()}"
+            shutil.rmtree(fresh, ignore_errors=True)
+            # Go's module cache is read-only; a copy that cannot be removed would be a nuisance
+            shutil.copytree(module / inside, fresh, copy_function=shutil.copyfile)
+            for folder in [fresh, *(one for one in fresh.rglob("*") if one.is_dir())]:
+                folder.chmod(0o755)
+            fresh.replace(into / name)
+        say("files copied from its module")
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _compile(

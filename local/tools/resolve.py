@@ -16,7 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable, Collection, Generator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -41,6 +41,7 @@ class Tools:
     """Every resolved program."""
 
     found: dict[str, Found]
+    files: dict[str, Path] = field(default_factory=dict[str, Path])  # "group/folder" -> where
 
     def path(self, name: str) -> Path:
         try:
@@ -225,7 +226,20 @@ def resolve(say: Say, *, rooted: bool, extra: Collection[str] = ()) -> Tools:
     etcd = found.get("etcd")
     if etcd is not None:
         found["etcd"] = Found(etcd.path, _Versions().of(etcd.path, ("--version",)) or "", "debian")
-    return Tools(found)
+    files: dict[str, Path] = {}
+    for group in wanted(rooted=rooted, extra=extra):
+        files.update(bring_files(group, say))
+    return Tools(found, files)
+
+
+def bring_files(group: Group, say: Say) -> dict[str, Path]:
+    """The folders that a group has beside its programs; copies what is missing."""
+    places = {f"{group.name}/{name}": folder(group) / name for name in group.files or {}}
+    if not all(place.exists() for place in places.values()):
+        with _only_one(group, say):
+            if not all(place.exists() for place in places.values()):
+                build.bring_files(group, folder(group), say)
+    return places
 
 
 def _make_all(todo: list[Group], say: Say) -> dict[str, Found]:

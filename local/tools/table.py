@@ -60,6 +60,8 @@ class Group:
     tags: str = ""
     release: dict[str, Release] = field(default_factory=dict[str, Release])  # by machine type
     for_stand: bool = True  # False: only workloads of the platform need it
+    module: str = ""  # the module that `files` are taken from
+    files: dict[str, str] | None = None  # folder beside the programs -> folder in the module
     needs_root: bool = False  # used by real nodes only
 
     @property
@@ -195,6 +197,9 @@ GROUPS: tuple[Group, ...] = (
         programs={"kueue": "sigs.k8s.io/kueue/cmd/kueue"},
         asks={},  # prints no version: never taken from PATH
         # no release: a container image only
+        module="sigs.k8s.io/kueue",
+        # its CRDs, roles and webhooks, of the very version that is built
+        files={"manifests": "config/components"},
         for_stand=False,
     ),
 )  # fmt: skip

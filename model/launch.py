@@ -1,0 +1,85 @@
+"""What a training pod runs: `torchrun` again and again until the run is in the store.
+
+    python -m model.launch --workers 1:2 --leader HOST --endpoint … --run NAME … -- --size tiny
+
+A lost neighbour ends torchrun's rendezvous; the pods that are left form a new one and go on from
+the newest state, with as many workers as there are (`MIN:MAX`). The leader, pod 0 of the job, hosts
+the rendezvous. Exit codes: 0 the model is in the store, 1 given up, 2 wrong flags or data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from model import artefacts
+from model.artefacts import Store, StoreError
+from model.remote import REFUSED, add_place, place_of
+from model.runlog import say
+
+PORT = 29400
+PAUSE = 3.0  # seconds before a new rendezvous
+
+
+def torchrun(args: argparse.Namespace, first: bool) -> list[str]:
+    """The command of one rendezvous."""
+    flags = [
+        "--endpoint", args.endpoint, "--bucket", args.bucket, "--region", args.region,
+        "--keys", str(args.keys), "--run", args.run, "--sequences", args.sequences,
+        "--scratch", str(args.scratch),
+    ]  # fmt: skip
+    for name in ("ca", "items"):
+        if getattr(args, name):
+            flags += [f"--{name}", str(getattr(args, name))]
+    conf = f"is_host={int(first)},join_timeout={args.join},last_call_timeout=5,timeout=30"
+    return [
+        sys.executable, "-m", "torch.distributed.run",
+        f"--nnodes={args.workers}", f"--nproc-per-node={args.processes}",
+        "--rdzv-backend=c10d", f"--rdzv-id={args.run}",
+        f"--rdzv-endpoint={args.leader}:{args.port}", f"--rdzv-conf={conf}",
+        "--max-restarts=3", "--monitor-interval=1", "--local-addr=" + args.address,
+        "-m", "model.remote", *flags, "--", *args.train,
+    ]  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m model.launch", description=__doc__)
+    parser.add_argument("--workers", required=True, help="pods that take part, MIN:MAX")
+    parser.add_argument("--processes", default="1", help="worker processes of a pod (its GPUs)")
+    parser.add_argument("--leader", required=True, help="name of pod 0")
+    parser.add_argument("--port", type=int, default=PORT)
+    parser.add_argument("--address", default=os.environ.get("POD_IP", "127.0.0.1"))
+    parser.add_argument("--join", type=int, default=120, help="seconds to wait for MIN pods")
+    parser.add_argument("--tries", type=int, default=60, help="rendezvous before giving up")
+    add_place(parser)
+    args = parser.parse_args(argv)
+    first = os.environ.get("JOB_COMPLETION_INDEX", "0") == "0"
+    args.scratch.mkdir(parents=True, exist_ok=True)
+    refused = args.scratch / REFUSED
+    refused.unlink(missing_ok=True)
+    for attempt in range(1, args.tries + 1):
+        try:
+            done = artefacts.finished(Store(place_of(args)), args.run)
+        except StoreError as error:
+            say(f"attempt {attempt}: {error}")
+        else:
+            if done is not None:
+                say(f"run {args.run} is in the store: version {done.version}")
+                return 0
+            say(f"attempt {attempt}: rendezvous at {args.leader}")
+            ended = subprocess.run(torchrun(args, first), check=False).returncode
+            if refused.exists():
+                return 2
+            say(f"attempt {attempt}: torchrun ended with {ended}")
+        time.sleep(PAUSE)
+    say(f"given up after {args.tries} attempts")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
