@@ -45,6 +45,7 @@ MAY_IMPORT_OURS: dict[str, set[str]] = {
     },
     "infra/flows.py": set(),
     "infra/haproxy.py": set(),
+    "infra/entrance.py": set(),
     "infra/bento_reference.py": set(),
     "infra/kueue.py": set(),
     "infra/components": {
