@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 UV := local/uv.sh
 
-.PHONY: help setup up down status lint test bench clean
+.PHONY: help setup up down status lint test demo-failover bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -38,6 +38,11 @@ lint: setup ## ruff (format and rules) and pyright in strict mode
 test: setup ## every test, slow ones included; brings the tools and starts the servers it needs
 	@$(UV) run --frozen stand tools >/dev/null
 	@PATH="$$($(UV) run --frozen stand bin):$$PATH" $(UV) run --frozen pytest
+
+demo-failover: setup ## what shoppers notice while a node, a tunnel and each site are lost (root; after make up)
+	@eval "$$($(UV) run --frozen stand env)" && \
+	  pulumi config set -s local --path 'serving.sites[1]' cloud && pulumi up -s local --yes && \
+	  pulumi stack output -s local --json | $(UV) run --frozen python -m benchmarks.failover
 
 bench: setup ## every measurement, side by side with its peer; writes out/bench/
 	@$(UV) run --frozen python -m benchmarks

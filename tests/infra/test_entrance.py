@@ -161,8 +161,8 @@ def test_settings_that_would_flap_or_lose_a_site_are_refused() -> None:
         Health(fall=2, rise=2)
     with pytest.raises(ValueError, match="slots is 0"):
         replace(door, slots=0)
-    rest = {"bind": ":1", "authority_file": "a", "admin_socket": "s"}
     with pytest.raises(ValueError, match="give private and cloud"):
-        configuration({"private": door}, **rest)
+        configuration({"private": door}, bind=":1", authority_file="a", admin_socket="s")
+    both: dict[str, SiteDoor] = {"private": door, "cloud": door}
     with pytest.raises(ValueError, match="cloud_share is 101"):
-        configuration(dict.fromkeys(SITES, door), cloud_share=101, **rest)
+        configuration(both, bind=":1", authority_file="a", admin_socket="s", cloud_share=101)
