@@ -178,7 +178,7 @@ def suffer(fault: Fault, port: int, seconds: float, shoppers: int) -> Result:
     repaired = time.monotonic()
     back: float | None = None
     if fault.site is not None and fault.site == "private":
-        wait_for(lambda: returned(load.seen, fault.site, repaired), 60)
+        wait_for(lambda: returned(load.seen, fault.site, repaired) is not None, 60)
         found = returned(load.seen, fault.site, repaired)
         back = round(found - repaired, 2) if found else None
     else:
