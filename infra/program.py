@@ -9,10 +9,11 @@ import pulumi
 import pulumi_kubernetes as k8s
 from pulumi import ResourceOptions
 
-from infra import bento_reference, kueue
+from infra import bento_reference, haproxy, kueue
 from infra.components import event_store, gateway, recommender
 from infra.components.event_store import EventStore, EventStoreArgs
 from infra.components.gateway import Gateway, GatewayArgs
+from infra.components.monitoring import Monitoring, MonitoringArgs, Target
 from infra.components.recommender import Recommender, RecommenderArgs
 from infra.components.secret_store import SecretStore, SecretStoreArgs, SiteLogin, pki_path
 from infra.components.team_namespace import TeamNamespace, TeamNamespaceArgs
@@ -179,6 +180,7 @@ def _serve(
             cpu=wanted.cpu,
             memory=wanted.memory,
             workers=wanted.workers,
+            deadline_ms=wanted.deadline_ms,
             callers=[selector(gateway.NAME)],
             store=selector(event_store.NAME),
             store_port=event_store.CLIENT,
@@ -187,7 +189,7 @@ def _serve(
         ),
         opts=inside,
     )
-    return Gateway(
+    way_in = Gateway(
         f"{site}-gateway",
         GatewayArgs(
             identity=settings.identity,
@@ -208,6 +210,31 @@ def _serve(
         ),
         opts=inside,
     )
+    parts = [
+        ("bento", service.host, recommender.NAME, recommender.PORT, recommender.AGENT_METRICS),
+        ("gateway", way_in.pods_host, gateway.NAME, haproxy.STATUS_PORT, gateway.AGENT_METRICS),
+        ("nats", events.host, event_store.NAME, None, event_store.AGENT_METRICS),
+    ]
+    Monitoring(
+        f"{site}-monitoring",
+        MonitoringArgs(
+            identity=settings.identity,
+            team=TEAM,
+            site=site,
+            provider=provider,
+            software=_software(settings, "prometheus", agent),
+            targets=[
+                Target(job=job, host=host, port=port, pods=selector(pods))
+                for part, host, pods, own, of_agent in parts
+                for job, port in ((part, own), (f"{part}-agent", of_agent))
+                if port is not None
+            ],
+            vault_address=settings.vault.address,
+            vault_ca_pem=settings.vault.ca_pem(),
+        ),
+        opts=inside,
+    )
+    return way_in
 
 
 def _bento(settings: Settings) -> bento_reference.Bento:

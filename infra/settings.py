@@ -172,6 +172,8 @@ class Serving(_Frozen):
     cpu: str = "500m"
     memory: str = "1Gi"
     workers: int = Field(default=1, ge=1, le=64)
+    deadline_ms: int = Field(default=50, ge=5, le=10_000)
+    """What a request gets unless it asks for another; half of it bounds the wait at the door."""
     store_replicas: Literal[1, 3, 5] = 3
     """NATS servers, and copies of each stream."""
     store_size: str = Field(default="20Gi", pattern=r"^[1-9][0-9]*(Mi|Gi|Ti)$")

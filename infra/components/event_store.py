@@ -106,6 +106,8 @@ class EventStore(ComponentResource):
 
     address: str
     """For clients; the token is `nats#token` of the namespace's secrets."""
+    host: str
+    """Name that resolves to every server."""
 
     def __init__(
         self, resource_name: str, args: EventStoreArgs, opts: ResourceOptions | None = None
@@ -142,6 +144,7 @@ class EventStore(ComponentResource):
         before = [*access.resources, *self._volumes(), *self._objects()]
         self._servers(ResourceOptions.merge(self._on_site, ResourceOptions(depends_on=before)))
         self.address = address(args.team)
+        self.host = f"{NAME}.{args.team}.svc.cluster.local"
         self.register_outputs({"address": self.address})
 
     def _metadata(self, object_name: str, **more: Any) -> Any:

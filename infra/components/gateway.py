@@ -68,6 +68,8 @@ class Gateway(ComponentResource):
     address: Output[str]
     """Address inside the site."""
     url: str
+    pods_host: str
+    """Name that resolves to every ready pod, for who reads their metrics."""
 
     def __init__(
         self, resource_name: str, args: GatewayArgs, opts: ResourceOptions | None = None
@@ -107,6 +109,7 @@ class Gateway(ComponentResource):
         )
         self.address = Output.format("{0}:{1}", service.spec.cluster_ip, PORT)
         self.url = f"https://{args.host}"
+        self.pods_host = f"{NAME}-pods.{args.team}.svc.cluster.local"
         self.register_outputs({"address": self.address, "url": self.url})
 
     def _metadata(self, object_name: str, **more: Any) -> Any:
@@ -125,6 +128,20 @@ class Gateway(ComponentResource):
                 f"{self._name}-files",
                 metadata=self._metadata(f"{NAME}-files"),
                 data=self._files,
+                opts=self._on_site,
+            ),
+            k8s.core.v1.Service(
+                f"{self._name}-pods-service",
+                metadata=self._metadata(
+                    f"{NAME}-pods", annotations={"pulumi.com/skipAwait": "true"}
+                ),
+                spec=as_written(
+                    {
+                        "clusterIP": "None",
+                        "selector": self._match,
+                        "ports": [{"name": "status", "port": haproxy.STATUS_PORT}],
+                    }
+                ),
                 opts=self._on_site,
             ),
             k8s.policy.v1.PodDisruptionBudget(

@@ -68,6 +68,7 @@ class RecommenderArgs:
     cpu: str
     memory: str
     workers: int
+    deadline_ms: int
     callers: Sequence[Mapping[str, str]]
     """Labels of the pods that may ask: the gateways."""
     store: Mapping[str, str]
@@ -194,6 +195,7 @@ class Recommender(ComponentResource):
             # a site whose store is away answers from what requests bring: degraded, not gone
             "RECOMMENDER__STORE": "optional",
             "RECOMMENDER__WORKERS": str(args.workers),
+            "RECOMMENDER__DEADLINE_MS": str(args.deadline_ms),
             **args.env,
         }
         service = container(
