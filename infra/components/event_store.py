@@ -271,8 +271,12 @@ class EventStore(ComponentResource):
             startupProbe=http_probe(
                 "/healthz?js-enabled-only=true", "monitor", periodSeconds=2, failureThreshold=90
             ),
-            readinessProbe=http_probe("/healthz?js-server-only=true", "monitor", periodSeconds=5),
-            livenessProbe=http_probe("/healthz?js-enabled-only=true", "monitor", periodSeconds=15),
+            readinessProbe=http_probe(
+                "/healthz?js-server-only=true", "monitor", periodSeconds=5, timeoutSeconds=5
+            ),
+            livenessProbe=http_probe(
+                "/healthz?js-enabled-only=true", "monitor", periodSeconds=15, timeoutSeconds=5
+            ),
         )
         server["env"].append(
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}

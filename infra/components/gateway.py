@@ -207,7 +207,9 @@ class Gateway(ComponentResource):
                 }
             },
             startupProbe=http_probe("/livez", "status", periodSeconds=1, failureThreshold=120),
-            readinessProbe=http_probe("/readyz", "status", periodSeconds=2, failureThreshold=2),
+            readinessProbe=http_probe(
+                "/readyz", "status", periodSeconds=2, timeoutSeconds=3, failureThreshold=2
+            ),
             livenessProbe=http_probe("/livez", "status", periodSeconds=10, timeoutSeconds=5),
         )
         spec = pod(

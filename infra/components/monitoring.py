@@ -210,7 +210,7 @@ class Monitoring(ComponentResource):
             ports=[{"name": "http", "containerPort": PORT}],
             resources=resources(cpu="50m", memory="192Mi", memory_limit="1Gi"),
             startupProbe=http_probe("/-/ready", "http", periodSeconds=2, failureThreshold=150),
-            readinessProbe=http_probe("/-/ready", "http", periodSeconds=5),
+            readinessProbe=http_probe("/-/ready", "http", periodSeconds=5, timeoutSeconds=5),
             livenessProbe=http_probe("/-/healthy", "http", periodSeconds=15, timeoutSeconds=5),
         )
         spec = pod(
