@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 import time
@@ -67,7 +66,7 @@ class Load:
                 told = "" if answer.status == 200 else f"{answer.status} {body[:120]!r}"
             except (OSError, HTTPException) as error:
                 told = f"{type(error).__name__}: {error}"
-                with contextlib.suppress(OSError, AttributeError):
+                if connection is not None:
                     connection.close()
                 connection = None
                 turn += 1  # the next of the site's addresses, as clients of several do
