@@ -13,7 +13,7 @@ from infra import bento_reference, haproxy, kueue
 from infra.components import event_store, gateway, recommender
 from infra.components.event_store import EventStore, EventStoreArgs
 from infra.components.gateway import Gateway, GatewayArgs
-from infra.components.monitoring import Monitoring, MonitoringArgs, Target
+from infra.components.monitoring import Monitoring, MonitoringArgs, ScrapeTarget
 from infra.components.recommender import Recommender, RecommenderArgs
 from infra.components.secret_store import SecretStore, SecretStoreArgs, SiteLogin, pki_path
 from infra.components.team_namespace import TeamNamespace, TeamNamespaceArgs
@@ -224,7 +224,7 @@ def _serve(
             provider=provider,
             software=_software(settings, "prometheus", agent),
             targets=[
-                Target(job=job, host=host, port=port, pods=selector(pods))
+                ScrapeTarget(job=job, host=host, port=port, pods=selector(pods))
                 for part, host, pods, own, of_agent in parts
                 for job, port in ((part, own), (f"{part}-agent", of_agent))
                 if port is not None

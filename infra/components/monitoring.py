@@ -36,7 +36,7 @@ _DATA = "2Gi"  # per replica
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class ScrapeTarget:
     """A headless service whose every pod is read at `port`."""
 
     job: str
@@ -54,7 +54,7 @@ class MonitoringArgs:
     site: str
     provider: k8s.Provider
     software: Software
-    targets: Sequence[Target]
+    targets: Sequence[ScrapeTarget]
     vault_address: str
     vault_ca_pem: str
     replicas: int = 2
@@ -62,7 +62,7 @@ class MonitoringArgs:
 
 
 def scrape_configuration(
-    *, site: str, targets: Sequence[Target], vault_address: str
+    *, site: str, targets: Sequence[ScrapeTarget], vault_address: str
 ) -> dict[str, Any]:
     """`prometheus.yaml` as data; every series says which site it is from."""
     jobs: list[dict[str, Any]] = [
