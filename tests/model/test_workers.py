@@ -1,10 +1,61 @@
-"""Which runs shard their parameters."""
+"""Several workers with sharded parameters, and which runs shard them."""
 
 from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
 
 from model import train
 from model.corpus import build
 from model.workers import Workers
+
+STEADY = ["--size", "tiny", "--batch", "16", "--threads", "1", "--dropout", "0", "--no-links",
+          "--no-refit"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 users walking round a ring of 30 items."""
+    path = tmp_path_factory.mktemp("data") / "train.txt"
+    rng = np.random.default_rng(0)
+    rows: list[str] = []
+    for user in range(100):
+        start, length = rng.integers(30), rng.integers(3, 9)
+        rows.append(" ".join([f"u{user}", *(str((start + n) % 30) for n in range(length))]))
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+def command(workers: int, data: Path, out: Path, *more: str) -> list[str]:
+    return [
+        sys.executable, "-m", "torch.distributed.run", "--standalone",
+        f"--nproc-per-node={workers}",
+        "-m", "model.train", "--sequences", str(data), "--out", str(out), *STEADY, *more,
+    ]  # fmt: skip
+
+
+def losses(folder: Path) -> dict[tuple[str, int], float]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {(r["stage"], r["step"]): r["loss"] for r in rows if "loss" in r}
+
+
+@pytest.mark.slow
+def test_sharded_workers_learn_what_one_learns(data: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone = [sys.executable, "-m", "model.train", "--sequences", str(data), "--out", str(one)]
+    subprocess.run([*alone, *STEADY, "--epochs", "2"], check=True, capture_output=True)
+    subprocess.run(
+        command(2, data, two, "--epochs", "2", "--sharded", "--save-every", "3"),
+        check=True, capture_output=True, timeout=600,
+    )  # fmt: skip
+    first, second = losses(one), losses(two)
+    assert first.keys() == second.keys()
+    assert np.allclose([first[k] for k in first], [second[k] for k in first], atol=2e-3)
 
 
 def test_the_largest_size_is_sharded_by_default_and_others_when_asked() -> None:
