@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -25,8 +25,12 @@ from model.retrieval import FILE, ItemIndex, candidates
 from model.scoring import CHUNK, chunks, fused_scores
 from model.topk import Best, best_of
 
+if TYPE_CHECKING:
+    from model.search.index import SearchIndex
+
 Mask = NDArray[np.bool_]
 Retrieval = Literal["auto", "exact", "approximate"]
+SEARCH = "search"  # the folder of the index inside a model's folder
 
 
 class Scored(NamedTuple):
@@ -60,7 +64,11 @@ class Predictor:
     """A model folder in memory. Build it with `load`."""
 
     def __init__(
-        self, loaded: Loaded, products: dict[str, Product], index: ItemIndex | None = None
+        self,
+        loaded: Loaded,
+        products: dict[str, Product],
+        index: ItemIndex | None = None,
+        search: SearchIndex | None = None,
     ) -> None:
         self.manifest: Manifest = loaded.manifest
         self.catalogue = Catalogue(loaded.items, products)
@@ -69,6 +77,12 @@ class Predictor:
         self.index = index  # `None`: exact retrieval
         self._popularity = loaded.popularity.double()
         total = max(1.0, float(self._popularity.sum()))
+        self._search = search
+        ids = search.catalogue.ids if search is not None else []
+        found = (self.catalogue.index_of(item) for item in ids)
+        # (searched products,) the model's index of each, -1 for one that the model does not know
+        self._searched = np.array([-1 if at is None else at for at in found], dtype=np.int64)
+        self._all_searched = bool((self._searched >= 0).all())
         self._log_share = ((self._popularity + 1) / (total + len(loaded.items))).log().float()
 
     @classmethod
@@ -97,7 +111,12 @@ class Predictor:
                 raise CheckpointError(f"{error}; train it again") from error
         elif retrieval == "approximate":
             index = ItemIndex.build(loaded.net.keys(), threads or 0)
-        return cls(loaded, _products(folder), index)
+        search: SearchIndex | None = None
+        if (folder / SEARCH).is_dir():
+            from model.search.index import SearchIndex  # a model without it starts sooner
+
+            search = SearchIndex.load(folder / SEARCH)
+        return cls(loaded, _products(folder), index, search)
 
     def recommend(
         self,
@@ -187,13 +206,50 @@ class Predictor:
         histories: Sequence[Sequence[str]] | None = None,
         allowed: list[Mask | None] | None = None,
     ) -> list[list[Scored]]:
-        """Products for text queries. Needs the search index, which this folder does not hold."""
-        raise CheckpointError(
-            f"model {self.manifest.version} was written without a search index "
-            f"(asked for {len(queries)} queries, k {k}, "
-            f"{'with' if histories else 'without'} histories, "
-            f"{'with' if allowed else 'without'} masks)"
-        )
+        """The k best products for each query, best first; none if it has no letter or digit.
+
+        `histories[b]` (oldest event first) mixes in what the user looked at lately; `allowed[b]`
+        is a (V,) mask of items that may be shown. Raises `CheckpointError` if the model folder
+        holds no search index.
+        """
+        if self._search is None:
+            raise CheckpointError(
+                f"model {self.manifest.version} was written without a search index; add one with "
+                "`python -m model.search train --model FOLDER`"
+            )
+        if k < 1:
+            raise ValueError(f"k is {k}; give at least 1")
+        for name, given in (("allowed", allowed), ("histories", histories)):
+            if given is not None and len(given) != len(queries):
+                raise ValueError(
+                    f"{name} has {len(given)} entries for {len(queries)} queries; give one each"
+                )
+        at = self._searched
+        masks: list[Mask | None] = []
+        for mask in allowed if allowed is not None else [None] * len(queries):
+            if mask is not None:
+                self._check_mask(mask)
+                masks.append((at >= 0) & mask[at])
+            else:
+                masks.append(None if self._all_searched else at >= 0)
+        prior = self._tastes(histories) if histories is not None else None
+        found = self._search.search(queries, k, prior=prior, allowed=masks)
+        return [[Scored(hit.item, hit.score) for hit in one] for one in found]
+
+    def _tastes(self, histories: Sequence[Sequence[str]]) -> list[NDArray[np.float32] | None]:
+        """What each history makes of the searched products; `None` for an unknown one."""
+        known = [self._indices(history) for history in histories]
+        tastes: list[NDArray[np.float32] | None] = [None] * len(known)
+        rows = [row for row, history in enumerate(known) if len(history)]
+        fusion = self.manifest.fusion
+        for part in chunks(len(rows), len(self.catalogue)):
+            histories_of = [known[rows[at]] for at in part]
+            scores = fused_scores(
+                self._net, self._keys, histories_of, self._links, fusion.weight, fusion.decay
+            ).numpy(force=True)
+            for at, row in zip(part, scores, strict=True):
+                tastes[rows[at]] = np.where(self._searched >= 0, row[self._searched], np.nan)
+        return tastes
 
     def popular(
         self, k: int, category: str | None = None, exclude: Collection[str] = ()
