@@ -196,15 +196,17 @@ def test_a_full_disk_is_told_before_anything_starts(stand: RunningStand, tmp_pat
     small = tmp_path / "small"
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", small], check=True)
-    stand.run("down")
     try:
-        done = RunningStand(small / "state").run("up", check=False)
+        cramped = RunningStand(small / "state")
+        done = cramped.run("up", check=False)
         assert done.returncode == 1
         assert "GiB free" in done.stderr
         assert "Traceback" not in done.stderr
+        told = cramped.run("doctor", check=False)
+        assert told.returncode == 1
+        assert "FAIL  disk: 0.0 GiB free" in told.stdout
     finally:
         subprocess.run(["umount", small], check=True)
-        stand.up()
 
 
 def test_without_capabilities_both_control_planes_and_vault_run_and_it_says_so(

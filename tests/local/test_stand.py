@@ -59,6 +59,16 @@ def test_every_part_answers_and_says_whether_it_is_real(stand: RunningStand) -> 
         "cloud/kwok",
     }
     assert all(line["version"] for line in lines.values())
+    shown = stand.run("status").stdout.splitlines()
+    assert [line.split()[0] for line in shown[1:-1]] == list(lines), "one line a part"
+    assert shown[-1].startswith(f"{len(lines)} of {len(lines)} parts up, ")
+
+
+def test_the_doctor_finds_nothing_grave_where_the_stand_runs(stand: RunningStand) -> None:
+    told = stand.run("doctor").stdout.splitlines()
+    assert not [line for line in told if line.startswith("FAIL")]
+    assert [line for line in told if line.startswith("ok    no other stand is up")]
+    assert [line for line in told if line.startswith("ok    pinned tools")]
 
 
 def test_a_second_up_restarts_nothing(stand: RunningStand) -> None:
@@ -135,24 +145,17 @@ def test_the_cloud_pool_grows_from_zero_and_goes_back(stand: RunningStand) -> No
     assert simulated() == []
 
 
-def test_a_real_pod_runs_the_projects_interpreter_without_root_and_resolves_services(
-    rooted: RunningStand,
-) -> None:
-    client = rooted.client("private")
-    image = rooted.endpoints["pod_image"]
-    mounts = [
-        {"name": f"host-{i}", "mountPath": path, "readOnly": True}
-        for i, path in enumerate(image["host_paths"])
-    ]
-    code = (
-        "import os, socket, pydantic, local;"
-        "print(os.getuid(), socket.gethostbyname('kubernetes.default.svc.cluster.local'))"
-    )
+def make_pod(stand: RunningStand, name: str, code: str, node: str | None = None) -> str:
+    """A pod of the private site that runs Python code on a real node; its path in the API."""
+    client, image = stand.client("private"), stand.endpoints["pod_image"]
+    paths = list(enumerate(image["host_paths"]))
     pod = {
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "runs-here"},
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
         "spec": {
-            "restartPolicy": "Never",
-            "nodeSelector": {"stand.hybrid-recommender/node": "real"},
+            "restartPolicy": "Never" if node is None else "Always",
+            "terminationGracePeriodSeconds": 0,
+            "nodeSelector": {"stand.hybrid-recommender/node": "real"}
+            | ({} if node is None else {"kubernetes.io/hostname": node}),
             "securityContext": {"runAsUser": image["user"], "runAsNonRoot": True},
             "containers": [
                 {
@@ -163,20 +166,31 @@ def test_a_real_pod_runs_the_projects_interpreter_without_root_and_resolves_serv
                         "readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False,
                         "capabilities": {"drop": ["ALL"]},
                     },
-                    "volumeMounts": mounts,
+                    "volumeMounts": [
+                        {"name": f"host-{i}", "mountPath": path, "readOnly": True}
+                        for i, path in paths
+                    ],
                 }
             ],
-            "volumes": [
-                {"name": f"host-{i}", "hostPath": {"path": path}}
-                for i, path in enumerate(image["host_paths"])
-            ],
+            "volumes": [{"name": f"host-{i}", "hostPath": {"path": path}} for i, path in paths],
         },
     }  # fmt: skip
     eventually(
         lambda: client.find("/api/v1/namespaces/default/serviceaccounts/default"), 30, "account"
     )
     client.request("POST", "/api/v1/namespaces/default/pods", pod)
-    where = "/api/v1/namespaces/default/pods/runs-here"
+    return f"/api/v1/namespaces/default/pods/{name}"
+
+
+def test_a_real_pod_runs_the_projects_interpreter_without_root_and_resolves_services(
+    rooted: RunningStand,
+) -> None:
+    client, image = rooted.client("private"), rooted.endpoints["pod_image"]
+    code = (
+        "import os, socket, pydantic, local;"
+        "print(os.getuid(), socket.gethostbyname('kubernetes.default.svc.cluster.local'))"
+    )
+    where = make_pod(rooted, "runs-here", code)
     try:
         eventually(
             lambda: client.get(where)["status"].get("phase") in ("Succeeded", "Failed"),
@@ -226,21 +240,42 @@ def test_up_restarts_a_part_that_lives_and_does_not_answer(stand: RunningStand) 
     assert (line["state"], line["pid"] != frozen) == ("up", True)
 
 
-def test_a_killed_node_is_not_ready_alone_and_comes_back_with_up(rooted: RunningStand) -> None:
+def test_a_killed_node_takes_its_own_pods_alone_and_comes_back_with_up(
+    rooted: RunningStand,
+) -> None:
     client = rooted.client("private")
 
-    def ready(node: str) -> bool:
-        conditions = client.get(f"/api/v1/nodes/{node}")["status"]["conditions"]
+    def ready(path: str) -> bool:
+        conditions = client.get(path)["status"].get("conditions") or []
         return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
-    before = pids(rooted)
-    rooted.run("kill-node", "private-1")
-    eventually(lambda: not ready("private-1"), 90, "the dead node is NotReady")
-    assert ready("private-2")
-    rooted.up()
-    assert ready("private-1")
-    after = pids(rooted)
-    assert {name for name in before if before[name] != after[name]} == {"private/node-1"}
+    def containers(path: str) -> tuple[str, list[str]]:
+        pod = client.get(path)
+        return pod["spec"]["nodeName"], [
+            one["containerID"] for one in pod["status"]["containerStatuses"]
+        ]
+
+    nodes = [f"/api/v1/nodes/private-{index}" for index in (1, 2)]
+    pods = [
+        make_pod(rooted, f"stays-{index}", "import time; time.sleep(9999)", f"private-{index}")
+        for index in (1, 2)
+    ]
+    try:
+        eventually(lambda: all(ready(pod) for pod in pods), 60, "both pods run")
+        before, (dead, other) = pids(rooted), [containers(pod) for pod in pods]
+        rooted.run("kill-node", "private-1")
+        eventually(lambda: not ready(nodes[0]), 90, "the dead node is NotReady")
+        assert ready(nodes[1])
+        rooted.up()
+        assert ready(nodes[0])
+        after = pids(rooted)
+        assert {name for name in before if before[name] != after[name]} == {"private/node-1"}
+        eventually(lambda: ready(pods[0]) and containers(pods[0]) != dead, 60, "its pod runs again")
+        assert containers(pods[0])[0] == "private-1", "a pod that was pinned there moved"
+        assert containers(pods[1]) == other, "a pod of the other node was touched"
+    finally:
+        for pod in pods:
+            client.delete(pod)
 
 
 @pytest.mark.parametrize("seconds", [1.0, 4.0, 8.0])
@@ -279,6 +314,9 @@ def test_a_second_stand_is_refused_and_told_how_to_end_the_first(
     assert refused.returncode == 1
     assert f"STAND_STATE={stand.state} stand down" in refused.stderr
     assert "Traceback" not in refused.stderr
+    told = other.run("doctor", check=False)
+    assert told.returncode == 1
+    assert f"FAIL  another stand -> `stand up` fails: another stand of {PROJECT}" in told.stdout
     # and its `down` must not touch the live one
     other.run("down")
     assert {line["state"] for line in status(stand).values()} == {"up"}
