@@ -1,6 +1,7 @@
 """Train the synthetic tiny models that a laptop serves: `python -m bento.tiny`.
 
-Two of them on one synthetic shop: the ranker, and a smaller one that answers when time is short.
+Two of them on one synthetic shop: the ranker with its search index, and a smaller one that answers
+when time is short.
 Kept in the user's cache; a second call finds them and returns at once.
 """
 
@@ -55,6 +56,8 @@ def build(
             command += ["--size", "tiny", "--seed", str(seed), "--out", str(folder / name)]
             command += ["--epochs", str(epochs)]
             _run(f"training the {name} on the synthetic shop", command)
+        index = ["-m", "model.search", "train", "--model", str(folder / models.RANKER)]
+        _run("building the search index of the synthetic shop", index)
         second = folder / models.SMALL if small else None
         make_folder(folder / "bundle", folder / models.RANKER, second, metric=METRIC)
         shutil.rmtree(out, ignore_errors=True)
