@@ -23,6 +23,7 @@ from infra.handover import Target
 from infra.jobs import deploy_jobs, has_queues
 from infra.naming import PROJECT, name, selector
 from infra.pods import Image, Software
+from infra.program_cloud import deploy_cloud
 from infra.settings import PRODUCT_TEAM, Settings, SettingsError, Site, SiteName
 from infra.vault import Connection
 from infra.workloads import VaultSite
@@ -111,6 +112,7 @@ def deploy(settings: Settings) -> None:
                 "gateway": way_in.address if way_in else None,
             },
         )
+    deploy_cloud(settings, vault, store.mount)
     pulumi.export("vault", vault.address)
     pulumi.export("servicesAuthority", store.authority)
 

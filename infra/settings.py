@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Self, cast
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from infra.cloud_settings import Burst, Link
 from infra.naming import PROJECT, Identity
 from infra.queue_settings import CpuPool, GpuPool, Kueue, Team
 from infra.training_settings import Artefacts, TrainingRun
@@ -255,6 +256,10 @@ class Settings(_Frozen):
     artefacts: dict[SiteName, Artefacts] = Field(default_factory=dict[SiteName, Artefacts])
     training: TrainingRun | None = None
     """The run that is trained now; unset: none."""
+    burst: Burst | None = None
+    """The cloud site that takes peaks; None where the stack has none of its own."""
+    link: Link | None = None
+    """The tunnels to `burst`."""
     unreachable: tuple[SiteName, ...] = ()
     """Sites to leave alone until they are back: their objects stay in the state untouched."""
     secret_rotation: Name | Annotated[str, Field(pattern=r"^[0-9]{1,9}$")] = "1"  # noqa: S105
@@ -267,6 +272,9 @@ class Settings(_Frozen):
             for name, site in self.sites.items()
             for kind in ("node_cidr", "pod_cidr", "service_cidr")
         ]
+        if self.burst is not None:
+            ranges.append(("burst.vpc-cidr", self.burst.vpc_cidr))
+            ranges.append(("burst.service-cidr", self.burst.service_cidr))
         clashes = [
             f"{one} is {net}, which overlaps {other} {its}; the link cannot route both"
             for (one, net), (other, its) in combinations(ranges, 2)
@@ -284,6 +292,8 @@ class Settings(_Frozen):
             raise ValueError(
                 "expiry is missing; staging is not permanent and must say its last day"
             )
+        if self.link is not None and self.burst is None:
+            raise ValueError("link has no `burst` to lead to; describe the cloud site or drop link")
         if unknown := set(self.unreachable) - set(self.sites):
             raise ValueError(f"unreachable names {sorted(unknown)}; sites has {sorted(self.sites)}")
         return self

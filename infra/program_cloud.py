@@ -1,0 +1,103 @@
+"""The cloud half of the deployment: the burst site, then the link that joins it to the private."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+
+import pulumi
+
+from infra.clouds.aws import AwsBurst
+from infra.clouds.burst import BurstArgs, BurstOutputs, GpuPool, Internet, Workload
+from infra.components.vpn_keys import tunnel_keys
+from infra.components.vpn_link import VpnLink, VpnLinkArgs
+from infra.components.vpn_settings import LinkSettings
+from infra.settings import Settings
+from infra.vault import Connection
+
+
+def deploy_cloud(settings: Settings, vault: Connection, mount: pulumi.Input[str]) -> None:
+    """Declare the burst site and the link, and export what the private gateway needs."""
+    args = burst_args(settings)
+    if args is None:
+        return
+    site = AwsBurst("cloud", args)
+    pulumi.export("burst", {"cluster": site.outputs.cluster_name, "network": str(args.vpc_cidr)})
+    link = link_settings(settings)
+    if link is not None:
+        _link(settings, site.outputs, link, tunnel_keys("cloud", vault, link, mount=mount))
+
+
+def _link(
+    settings: Settings,
+    site: BurstOutputs,
+    link: LinkSettings,
+    keys: tuple[pulumi.Output[str], pulumi.Output[str]],
+) -> None:
+    made = VpnLink(
+        "link",
+        VpnLinkArgs(
+            settings=link,
+            identity=settings.identity,
+            prefix=site.cluster_name,
+            network_id=site.network_id,
+            route_table_ids=site.route_table_ids,
+            logs_key_arn=site.logs_key,
+            alerts_topic_arn=site.alerts_topic,
+            keys=keys,
+        ),
+    )
+    pulumi.export("linkGateway", made.gateway_files)
+    pulumi.export("linkSecrets", made.gateway_secrets)
+
+
+def site_ranges(settings: Settings) -> dict[str, IPv4Network]:
+    """The private site's ranges that the cloud may learn."""
+    private = settings.sites["private"]
+    return {
+        "nodes": private.node_cidr,
+        "pods": private.pod_cidr,
+        "services": private.service_cidr,
+    }
+
+
+def burst_args(settings: Settings) -> BurstArgs | None:
+    """The burst site's settings as its cloud's module takes them; None without one."""
+    wanted = settings.burst
+    if wanted is None:
+        return None
+    return BurstArgs(
+        identity=settings.identity,
+        account=wanted.account,
+        region=wanted.region,
+        zones=wanted.zones,
+        kubernetes_version=wanted.kubernetes_version,
+        vpc_cidr=wanted.vpc_cidr,
+        service_cidr=wanted.service_cidr,
+        site_cidrs=site_ranges(settings),
+        admin_principals=wanted.admin_principals,
+        gpu_pools=tuple(GpuPool(**pool.model_dump()) for pool in wanted.gpu_pools),
+        node_image=wanted.node_image,
+        workloads=tuple(Workload(**access.model_dump()) for access in wanted.workloads),
+        repositories=wanted.repositories,
+        monthly_budget_usd=wanted.monthly_budget_usd,
+        alert_emails=wanted.alert_emails,
+        internet=Internet(wanted.internet),
+        log_days=wanted.log_days,
+    )
+
+
+def link_settings(settings: Settings) -> LinkSettings | None:
+    """The link as both of its ends are made from it; None without one."""
+    wanted, burst = settings.link, settings.burst
+    if wanted is None or burst is None:
+        return None
+    return LinkSettings(
+        gateway_address=wanted.gateway_address,
+        local_address=wanted.local_address,
+        site_asn=wanted.site_asn,
+        cloud_asn=wanted.cloud_asn,
+        inside=wanted.inside,
+        announced=site_ranges(settings),
+        accepted={"vpc": burst.vpc_cidr},
+        key_step=settings.link_key_step,
+    )
