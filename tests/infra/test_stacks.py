@@ -125,7 +125,7 @@ def test_everything_has_a_price_and_the_bill_is_under_the_budget(built: Built) -
     assert list(costs.unpriced) == []
     made = costs.estimate
     assert made.total > 0
-    assert built.checks.cost.guardrail().broken(made.total, made.ceiling, None) == []
+    assert built.checks.cost.guardrail().broken(made.total, made.ceiling, made.total) == []
 
 
 def test_every_policy_passes_or_has_a_written_waiver(built: Built) -> None:
