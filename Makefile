@@ -9,7 +9,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: ## the virtual environment from uv.lock (nothing outside .venv and the user's cache)
-	@$(UV) sync --frozen --quiet
+	@$(UV) sync --frozen --quiet --compile-bytecode # pods mount it read-only: they cannot
 
 up: setup ## both sites, Vault and the whole program on this machine; run it again to repair
 	@$(UV) run --frozen stand up
