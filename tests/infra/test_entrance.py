@@ -132,7 +132,9 @@ def test_a_lost_private_site_fails_no_request_and_comes_back_only_after_a_while(
     front: Front,
 ) -> None:
     front.sites["private"].cut()
-    assert {front.ask() for _ in range(20)} == {"cloud"}
+    cut = time.monotonic()
+    while time.monotonic() - cut < 1.0:  # long enough for its checks to fail too
+        assert front.ask() == "cloud"
     front.sites["private"].open()
     began = time.monotonic()
     assert front.ask() == "cloud", "its first good check must not bring it back"
@@ -146,7 +148,7 @@ def test_a_lost_cloud_site_is_not_noticed(front: Front) -> None:
 
 
 def test_only_what_the_private_site_cannot_take_spills_to_the_cloud(front: Front) -> None:
-    front.sites["private"].delay = front.sites["cloud"].delay = 0.5
+    front.sites["private"].delay = front.sites["cloud"].delay = 2.0
     threads = [threading.Thread(target=lambda: front.who.append(front.ask())) for _ in range(4)]
     for one in threads:
         one.start()

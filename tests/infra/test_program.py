@@ -47,6 +47,7 @@ def test_the_canary_is_ready_only_with_the_secret_of_vault(
     ready = [
         condition["status"]
         for pod in pods
+        if pod["metadata"]["name"].startswith("canary-")
         for condition in pod["status"]["conditions"]
         if condition["type"] == "Ready"
     ]
