@@ -318,6 +318,11 @@ class EventStore(ComponentResource):
                     "volumeClaimTemplates": [
                         {"metadata": {"name": "data", "labels": self._match}, "spec": claim}
                     ],
+                    # a volume of ours goes only after its claim; provisioned ones outlive a mistake
+                    "persistentVolumeClaimRetentionPolicy": {
+                        "whenDeleted": "Delete" if args.volumes else "Retain",
+                        "whenScaled": "Retain",
+                    },
                 }
             ),
             opts=opts,

@@ -186,8 +186,15 @@ def test_pki_makes_one_root_and_signs_only_the_names_of_the_role(vault: RealVaul
         assert made is not None
         assert made["certificate"].startswith("-----BEGIN CERTIFICATE-----")
         assert engines.PkiRootProvider().create(root_props).outs == made, "one root, not two"
-        role = {"mount": "pki-t", "path": "gw", "domains": ["shop.test"], "allow_ip": False,
-                "client": False, "max_ttl": 3600, "connection": vault.connection.props()}  # fmt: skip
+        role = {
+            "mount": "pki-t",
+            "path": "gw",
+            "domains": ["shop.test"],
+            "allow_ip": False,
+            "client": False,
+            "max_ttl": 3600,
+            "connection": vault.connection.props(),
+        }
         outs = engines.PkiRoleProvider().create(role).outs
         assert engines.PkiRoleProvider().read("x", outs or {}).outs == outs
         vault.root.secrets.pki.generate_certificate("gw", "shop.test", mount_point="pki-t")
