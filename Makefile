@@ -22,7 +22,8 @@ up: setup ## both sites, Vault and the whole program on this machine; run it aga
 
 down: setup ## remove all of it, and check that nothing is left on this machine
 	@eval "$$($(UV) run --frozen stand env)" && \
-	  if $(UV) run --frozen stand status >/dev/null && pulumi stack select local 2>/dev/null; then \
+	  up=$$($(UV) run --frozen stand status | grep -cE '^(private/api|cloud/api|vault) +up '); \
+	  if [ "$$up" = 3 ] && pulumi stack select local 2>/dev/null; then \
 	    pulumi destroy -s local --yes; \
 	  else echo "the stand is not up: nothing to destroy through it" >&2; fi
 	@$(UV) run --frozen stand down

@@ -87,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.parse_args(argv)
     model, store = models.default_folder(), store_folder()
-    if models.signature(model) is None:
+    indexed = (model / models.RANKER / "search").is_dir()  # a cache of long ago has none
+    if models.signature(model) is None or not indexed:
         tiny.build(model)
     wanted = fingerprint(model)
     tag = shipped(store, wanted)
