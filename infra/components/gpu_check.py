@@ -1,7 +1,7 @@
 """One GPU asked for through a team's queue: proves the chain from the queue to the device.
 
 Queue, quota, flavour, scheduler, runtime class and device plugin must all work before this Job
-completes, and `pulumi up` waits for it.
+completes. The queue suspends it at first, so `pulumi up` does not wait for its end.
 """
 
 from __future__ import annotations
