@@ -109,6 +109,7 @@ def deployed(
     Without root no real node runs the stack's pods; the program then waits for none.
     """
     assert bento
+    stand.up()  # whatever the tests of the stand itself did to it
     stack = Stack.over(tmp_path_factory.mktemp("stack") / "project", stand.environment())
     stack.up()
     yield stack

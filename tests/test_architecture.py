@@ -185,3 +185,9 @@ def test_no_file_names_a_package_registry_or_a_path_of_one_machine() -> None:
         if word in path.read_text(encoding="utf-8", errors="ignore")
     ]
     assert not broken, "works on one machine only:\n" + "\n".join(broken)
+
+
+def test_every_folder_of_tests_has_its_place_in_the_order() -> None:
+    named = (ROOT / "pytest.ini").read_text(encoding="utf-8").split()
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("tests/*/test_*.py")}
+    assert folders <= set(named), "a folder that pytest.ini does not name is never run"
