@@ -18,8 +18,8 @@ POD_USER = 64_321  # no account of this machine, so that whatever it writes is t
 SHARED = ("/tmp", "/var/tmp", "/dev/shm")  # where any user may write
 
 
-def written_by(user: int, outside: Path) -> list[str]:
-    """Files of a user in the folders that anyone may write to, those under `outside` left out."""
+def written_by(user: int, outside: Path, since: float) -> list[str]:
+    """A user's files that changed since a time where anyone may write, `outside` left out."""
     found: list[str] = []
     for top in SHARED:
         for folder, _, names in os.walk(top):
@@ -27,7 +27,8 @@ def written_by(user: int, outside: Path) -> list[str]:
                 continue
             for path in (Path(folder, name) for name in names):
                 try:
-                    if path.lstat().st_uid == user:
+                    it = path.lstat()
+                    if it.st_uid == user and it.st_ctime >= since:
                         found.append(str(path))
                 except FileNotFoundError:
                     continue  # another program's, gone meanwhile
@@ -54,6 +55,7 @@ def test_a_pod_serves_as_another_user_without_writing_outside_its_two_folders(
         (state / name).mkdir(parents=True)
         os.chown(state / name, POD_USER, POD_USER)
     os.chown(state, POD_USER, POD_USER)
+    start = state.stat().st_ctime  # by the file system's clock, which lags a little
     # It may read what root alone may (the interpreter of a test machine), and write nothing of it.
     prefix = [
         "setpriv", f"--reuid={POD_USER}", f"--regid={POD_USER}", "--clear-groups", "--no-new-privs",
@@ -84,7 +86,7 @@ def test_a_pod_serves_as_another_user_without_writing_outside_its_two_folders(
         assert len(served.workers()) == 2
         for path in ("/livez", "/readyz"):
             assert served.client.get(path).status_code == 200
-    assert not written_by(POD_USER, state), "only the two given folders may be written to"
+    assert not written_by(POD_USER, state, start), "only the two given folders may be written to"
 
 
 def test_a_request_under_way_at_sigterm_is_answered_and_the_service_ends_cleanly(

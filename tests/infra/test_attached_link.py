@@ -49,7 +49,7 @@ def test_the_sites_reach_each_other_through_the_link_and_through_nothing_else(
         assert stand.endpoints["sites"]["cloud"]["reaches_vault"] is False
     finally:
         stand.run("link", "up")
-    assert wait_for(lambda: crosses(stand), 10)
+    assert wait_for(lambda: crosses(stand), 60)
     assert stand.endpoints["sites"]["cloud"]["reaches_vault"] is True
 
 
