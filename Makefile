@@ -15,7 +15,9 @@ up: setup ## both sites, Vault and the whole program on this machine; run it aga
 	@$(UV) run --frozen stand up
 	@$(UV) run --frozen python -m bento.ship >/dev/null
 	@eval "$$($(UV) run --frozen stand env)" && \
-	  pulumi stack select --create local >/dev/null && pulumi up -s local --yes
+	  { pulumi stack select local 2>/dev/null || \
+	    pulumi -C "$$(dirname "$$PULUMI_OPTION_CONFIG_FILE")" stack init local; } && \
+	  pulumi up -s local --yes
 	@$(UV) run --frozen stand status
 	@eval "$$($(UV) run --frozen stand env)" && pulumi stack output -s local && \
 	  pulumi stack output -s local --json | $(UV) run --frozen python -m local.ask

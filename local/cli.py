@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import pwd
-import shlex
 import sys
 import time
 from pathlib import Path
 
-from local import cleanup, doctor, gpu, layout, owner, proc, settings, status
+from local import cleanup, doctor, engine, gpu, layout, owner, proc, settings, status
 from local.control_plane import ControlPlane
 from local.errors import StandError
 from local.link.attached import StandLink
-from local.paths import PROJECT, Folders, private_dir, state, write_private
-from local.plugins import install as plugins
+from local.paths import Folders, state, write_private
 from local.settings import SITES
 from local.stand import Stand, can_root, node_record, note_link
 from local.tools import resolve
@@ -141,47 +137,8 @@ def _doctor(words: argparse.Namespace) -> int:
 
 def _env(words: argparse.Namespace) -> int:
     del words
-    print(environment(_folders()))
+    print(engine.environment(_folders()))
     return 0
-
-
-def environment(folders: Folders) -> str:
-    """What a shell needs for `pulumi up -s local` from the repository root."""
-    home = private_dir(folders.pulumi)
-    backend = private_dir(home / "state")
-    passphrase = folders.passphrase
-    if not passphrase.exists():
-        write_private(passphrase, os.urandom(24).hex())
-    tools = folders.root / "bin"
-    pulumi_home = private_dir(home / "home")
-    if (tools / "pulumi").exists():
-        # From here the engine takes its plugins without a warning in every command's output.
-        plugins.install(pulumi_home, tools / "pulumi")
-        places = [pulumi_home / "bin", tools, PROJECT / ".venv" / "bin"]
-    else:
-        places = [tools, PROJECT / "local" / "plugins" / "bin", PROJECT / ".venv" / "bin"]
-    current = [one for one in os.environ.get("PATH", "").split(":") if one not in map(str, places)]
-    values = {
-        "PATH": ":".join([*map(str, places), *current]),
-        "PULUMI_BACKEND_URL": f"file://{backend}",
-        "PULUMI_HOME": str(pulumi_home),
-        "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase),
-        "PULUMI_SKIP_UPDATE_CHECK": "true",
-        # the file of this stand, whatever `Pulumi.local.yaml` says: STAND_STATE moves it
-        "HYBRID_RECOMMENDER_ENDPOINTS": str(folders.endpoints),
-    }
-    if "USER" not in os.environ and not _has_account():
-        values["USER"] = f"uid-{os.geteuid()}"  # the engine, built without cgo, asks for a name
-    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in values.items())
-
-
-def _has_account() -> bool:
-    """Whether this user is in the machine's list; in a container it often is a bare number."""
-    try:
-        pwd.getpwuid(os.geteuid())
-    except KeyError:
-        return False
-    return True
 
 
 def _tools(words: argparse.Namespace) -> int:

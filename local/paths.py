@@ -67,7 +67,7 @@ class Folders:
     @property
     def passphrase(self) -> Path:
         """Encrypts the secrets in the engine's state. It lies beside the stand's folder and
-        outlives `down --purge`: the salt that the engine writes into `Pulumi.local.yaml` needs it.
+        outlives `down --purge`: a state that was exported before can still be read.
         """
         return self.root.parent / "passphrase"
 

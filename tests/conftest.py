@@ -59,6 +59,7 @@ class RunningStand:
         lines = self.run("env").stdout.splitlines()
         exported = dict(line.removeprefix("export ").split("=", 1) for line in lines)
         values = {name: shlex.split(value)[0] for name, value in exported.items()}
+        values.pop("PULUMI_OPTION_CONFIG_FILE")  # a test's project has settings of its own
         return {**os.environ, **values, "STAND_STATE": str(self.state)}
 
     def client(self, site: str) -> Client:
