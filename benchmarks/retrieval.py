@@ -36,16 +36,22 @@ WIDTH = 128
 K = 100
 
 
+def cluster(table: torch.Tensor) -> None:
+    """Fill (V, W) with vectors of unequal length around a centre for each hundred of them."""
+    items, width = table.shape
+    centres = torch.randn(max(1, items // 100), width)
+    with torch.no_grad():
+        for part in torch.arange(items).split(100_000):
+            rows = centres[torch.randint(len(centres), (len(part),))]
+            rows = rows + 0.7 * torch.randn(len(part), width)
+            table[part] = rows * (0.5 + torch.rand(len(part), 1)) / 8
+
+
 def make(items: int, folder: Path) -> float:
     """An untrained model folder of so many items, with its index; seconds that the index took."""
     torch.manual_seed(0)
     net = Recommender(NetConfig(items=items, width=WIDTH, layers=1, heads=1)).eval()
-    centres = torch.randn(max(1, items // 100), WIDTH)
-    with torch.no_grad():
-        for part in torch.arange(items).split(100_000):
-            rows = centres[torch.randint(len(centres), (len(part),))]
-            rows = rows + 0.7 * torch.randn(len(part), WIDTH)
-            net.item.weight[part] = rows * (0.5 + torch.rand(len(part), 1)) / 8
+    cluster(net.item.weight)
     began = time.process_time()
     index = ItemIndex.build(net.keys())
     took = time.process_time() - began

@@ -9,7 +9,9 @@ service's processes spent on each, which other programs of a busy machine hardly
 the highest open-loop rate, in steps of a quarter, at which 99 % get a full answer and their p99
 stays within --limit-ms. `alone`: median time of one request at a time, beside a BentoML endpoint
 that does nothing. Only answers of the best tier count. Without --model the weights are random (as
-fast as trained ones). `--items 1000000` needs about 4 GiB and, once, many minutes for the index.
+fast as trained ones) and stay in out/bench for the next call. From 100,000 items the model holds
+an index for approximate retrieval, as training writes it, over vectors in clusters; `--items
+1000000` needs about 4 GiB, and minutes to build the index, once. The peer scans the whole.
 Writes out/bench/serve-<items>.json.
 """
 
@@ -33,13 +35,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import psutil
 import torch
 
 from benchmarks.load import Outcome, bodies_of, closed_loop, open_loop, quantile
+from benchmarks.retrieval import cluster
 from model.checkpoint import Fusion, load_model, save_model
 from model.links import Links
 from model.net import NetConfig, Recommender
+from model.retrieval import APPROXIMATE_ITEMS, FILE, ItemIndex, recall
+from model.scoring import encode
 from model.settings import TrainConfig
 from model.sizes import SIZES
 
@@ -59,8 +65,8 @@ class Peer(NamedTuple):
 
 
 def make_model(out: Path, items: int) -> None:
-    """A model folder with random weights of size `base` (`small` over 100,000 items)."""
-    large = items > 100_000
+    """A model folder with random weights of size `base` (`small` with an index, if large)."""
+    large = items >= APPROXIMATE_ITEMS
     size = SIZES["small" if large else "base"]
     torch.manual_seed(1)
     net = Recommender(
@@ -68,12 +74,22 @@ def make_model(out: Path, items: int) -> None:
     )
     # a large catalogue's links would take gigabytes; both services do without there
     links = None if large else Links(torch.randint(items, (items, LINKS)), torch.rand(items, LINKS))
-    save_model(
-        out, net, items=[f"i{n}" for n in range(items)], users=1,
-        popularity=torch.arange(items, 0, -1), links=links,
-        fusion=Fusion(weight=0.0 if large else 1.0), train=TrainConfig(), size="random",
-        data_fingerprint="none", metrics={"validation_ndcg@10": 0.0},
-    )  # fmt: skip
+    metrics = {"validation_ndcg@10": 0.0}
+    with tempfile.TemporaryDirectory(prefix="hr-bench-") as folder:
+        extra: list[Path] = []
+        if large:
+            cluster(net.item.weight)
+            index = ItemIndex.build(net.keys())
+            extra.append(Path(folder) / FILE)
+            index.save(extra[0])
+            drawn = np.random.default_rng(1).integers(0, items, (100, 10))
+            metrics["retrieval_recall@100"] = recall(net.keys(), encode(net, list(drawn)), index)
+        save_model(
+            out, net, items=[f"i{n}" for n in range(items)], users=1,
+            popularity=torch.arange(items, 0, -1), links=links,
+            fusion=Fusion(weight=0.0 if large else 1.0), train=TrainConfig(), size="random",
+            data_fingerprint="none", metrics=metrics, extra=extra,
+        )  # fmt: skip
 
 
 def free_port() -> int:
@@ -289,18 +305,23 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="hr-bench-") as folder:
         work = Path(folder)
-        model: Path = words.model or work / "model"
-        if words.model is None:
+        model: Path = words.model or words.out / f"serve-model-{words.items}"
+        if words.model is None and not model.exists():
             print(f"making a model of {words.items} items", file=sys.stderr, flush=True)
             make_model(model, words.items)
-        items = load_model(model).items
+        loaded = load_model(model)
+        items = loaded.items
         measure = compare if words.overload is None else overload
         result = measure(words, model, items, work)
     kind = "serve" if words.overload is None else "serve-overload"
     words.out.mkdir(parents=True, exist_ok=True)
     machine = {"cores": os.cpu_count(), "kernel": platform.release(), "load": os.getloadavg()}
     (words.out / f"{kind}-{len(items)}.json").write_text(
-        json.dumps({"machine": machine, "items": len(items), **result}, indent=1), encoding="utf-8"
+        json.dumps(
+            {"machine": machine, "items": len(items), "metrics": loaded.manifest.metrics, **result},
+            indent=1,
+        ),
+        encoding="utf-8",
     )
     return 0
 

@@ -225,7 +225,7 @@ def _check_small(served: Served) -> None:
 
 def unusable() -> type[Exception]:
     """What the model package raises for a folder that it cannot use."""
-    from model.checkpoint import CheckpointError
+    from model.folder import CheckpointError
 
     return CheckpointError
 

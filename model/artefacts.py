@@ -23,7 +23,8 @@ from boto3.exceptions import Boto3Error
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from model.checkpoint import MANIFEST, Manifest
+from model.checkpoint import Manifest
+from model.folder import MANIFEST
 
 KEPT_STATES = 2
 METRIC = "validation_ndcg@10"

@@ -12,43 +12,38 @@ Every reader checks the hashes first; a mismatch raises `CheckpointError` and no
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from model.folder import (
+    CheckpointError,
+    FileRecord,
+    check_files,
+    read_checked,
+    records,
+    replace_folder,
+    version,
+    write_manifest,
+)
 from model.links import Links
 from model.net import NetConfig, Recommender
 from model.settings import TrainConfig
 
 FORMAT = 1
-MANIFEST = "manifest.json"
 TENSORS = "model.safetensors"
 ITEMS = "items.json"
 PRODUCTS = "products.jsonl"
-
-
-class CheckpointError(Exception):
-    """A model folder cannot be used; the message says why and what to do."""
-
-
-class FileRecord(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    size: int = Field(ge=0, description="bytes")
 
 
 class Fusion(BaseModel):
@@ -78,44 +73,6 @@ class Manifest(BaseModel):
     fusion: Fusion
     metrics: dict[str, float]
     files: dict[str, FileRecord]
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def replace_folder(out: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a neighbour folder, flush it to disk, then put it in the place of `out`."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = out.with_name(f".{out.name}.{uuid.uuid4().hex}.new")
-    fresh.mkdir()
-    try:
-        fill(fresh)
-        for path in fresh.rglob("*"):
-            if path.is_file():
-                _flush(path)
-        _flush(fresh)
-        stale = out.with_name(f".{out.name}.{uuid.uuid4().hex}.old")
-        if out.exists():
-            out.rename(stale)
-        fresh.rename(out)
-        _flush(out.parent)
-        shutil.rmtree(stale, ignore_errors=True)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def save_model(
@@ -151,12 +108,9 @@ def save_model(
         for path in extra or []:
             shutil.copyfile(path, folder / path.name)
         created = datetime.now(UTC)
-        files = {
-            path.name: FileRecord(sha256=sha256(path), size=path.stat().st_size)
-            for path in sorted(folder.iterdir())
-        }
+        files = records(folder)
         manifest = Manifest(
-            version=f"{created:%Y%m%dT%H%M%SZ}-{files[TENSORS].sha256[:12]}",
+            version=version(created, files[TENSORS]),
             created=created,
             size=size,
             parameters=sum(p.numel() for p in net.parameters()),
@@ -169,7 +123,7 @@ def save_model(
             metrics=metrics,
             files=files,
         )
-        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_manifest(folder, manifest)
         manifests.append(manifest)
 
     replace_folder(out, fill)
@@ -178,39 +132,13 @@ def save_model(
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest alone, checked against its schema; the files are not touched."""
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise CheckpointError(
-            f"{folder} holds no {MANIFEST}; give the folder that `model.train --out` wrote"
-        )
-    try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        raise CheckpointError(
-            f"{path} is not a manifest of format {FORMAT}: {where}: {first['msg']}; train it again"
-        ) from error
+    return read_checked(folder, Manifest, "a model folder", "`model.train --out`")
 
 
 def verify(folder: Path) -> Manifest:
     """The manifest of a folder whose every listed file is present and unchanged."""
     manifest = read_manifest(folder)
-    for needed in (TENSORS, ITEMS):
-        if needed not in manifest.files:
-            raise CheckpointError(f"{folder / MANIFEST} lists no {needed}; train it again")
-    for name, record in manifest.files.items():
-        path = folder / name
-        if Path(name).name != name:
-            raise CheckpointError(f"{folder / MANIFEST} lists {name!r}, which is not a file name")
-        if not path.is_file():
-            raise CheckpointError(f"{path} is listed but missing; copy the whole folder again")
-        found = sha256(path)
-        if found != record.sha256:
-            raise CheckpointError(
-                f"{path} has SHA-256 {found[:12]}…, the manifest says {record.sha256[:12]}…; "
-                "the file is damaged or was changed: copy the folder again or train it again"
-            )
+    check_files(folder, manifest.files, needed=(TENSORS, ITEMS))
     return manifest
 
 

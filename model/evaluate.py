@@ -31,10 +31,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from model.checkpoint import CheckpointError
 from model.corpus import Corpus, read_corpus
 from model.data.files import DataError, lines, write_text
 from model.drift import ALERT, drift_report
+from model.folder import CheckpointError
 from model.metrics import (
     MISSED,
     Ranks,

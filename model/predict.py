@@ -21,9 +21,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see model.train
 from rich.console import Console
 from rich.progress import track
 
-from model.checkpoint import CheckpointError
 from model.data.files import DataError
 from model.data.sequences import UserSequence, read_sequences, write_sequences
+from model.folder import CheckpointError
 from model.predictor import Predictor
 from model.runlog import say
 

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
 
-from model.checkpoint import PRODUCTS, CheckpointError, Loaded, Manifest, load_model
+from model.checkpoint import PRODUCTS, Loaded, Manifest, load_model
 from model.data.schema import Product
+from model.folder import CheckpointError
 from model.metrics import mask_seen
 from model.retrieval import FILE, ItemIndex, candidates
 from model.scoring import CHUNK, chunks, fused_scores

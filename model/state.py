@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from model.checkpoint import replace_folder, sha256
+from model.folder import replace_folder, sha256
 from model.loop import Best, Fit, Place
 
 TENSORS = "state.safetensors"

@@ -28,11 +28,11 @@ import torch
 from pydantic import ValidationError
 
 from model import recipe
-from model.checkpoint import MANIFEST
 from model.corpus import Corpus, read_corpus, read_items
 from model.data.files import DataError
 from model.data.schema import Product
 from model.fit import Run, train_model
+from model.folder import MANIFEST
 from model.runlog import say
 from model.sizes import SIZES, human
 from model.workers import Workers

@@ -26,11 +26,11 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import track
 
-from model.checkpoint import CheckpointError
 from model.data.files import DataError, write_text
+from model.folder import MANIFEST, CheckpointError
 from model.runlog import say
 from model.search import tables
-from model.search.index import MANIFEST, SearchConfig, SearchIndex, products_of, save
+from model.search.index import SearchConfig, SearchIndex, products_of, save
 from model.search.tables import Rejects
 
 SAY_EVERY_S = 10.0

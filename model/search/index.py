@@ -19,20 +19,28 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 from lightgbm.basic import LightGBMError
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from model.checkpoint import PRODUCTS, CheckpointError, FileRecord, replace_folder, sha256
+from model.checkpoint import PRODUCTS
+from model.folder import (
+    CheckpointError,
+    FileRecord,
+    check_files,
+    read_checked,
+    records,
+    replace_folder,
+    version,
+    write_manifest,
+)
 from model.search.catalogue import Catalogue, Floats, Lexical, Query
 from model.search.dense import DenseConfig, DenseIndex
 from model.search.features import Features, Found
 from model.search.legs import Legs
 from model.search.ranker import Ranker
 
-MANIFEST, CATALOGUE, TENSORS, RANKER = (
-    "manifest.json", "catalogue.json", "index.safetensors", "ranker.txt",
-)  # fmt: skip
+CATALOGUE, TENSORS, RANKER = "catalogue.json", "index.safetensors", "ranker.txt"
 PRIOR_TOP = 20  # candidates whose spread scales the mixed-in preference
 
 
@@ -195,17 +203,14 @@ def save(
         save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / TENSORS)
         if ranker is not None:
             (folder / RANKER).write_text(ranker, encoding="utf-8")
-        files = {
-            path.name: FileRecord(sha256=sha256(path), size=path.stat().st_size)
-            for path in sorted(folder.iterdir())
-        }
+        files = records(folder)
         created = datetime.now(UTC)
         manifest = SearchManifest(
-            version=f"{created:%Y%m%dT%H%M%SZ}-{files[TENSORS].sha256[:12]}",
-            created=created, products=len(catalogue), judged_queries=judged_queries,
+            version=version(created, files[TENSORS]), created=created,
+            products=len(catalogue), judged_queries=judged_queries,
             data_fingerprint=data_fingerprint, config=config, metrics=metrics, files=files,
         )  # fmt: skip
-        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_manifest(folder, manifest)
         made.append(manifest)
 
     replace_folder(out, fill)
@@ -214,37 +219,13 @@ def save(
 
 def read_manifest(folder: Path) -> SearchManifest:
     """The manifest alone, checked against its schema."""
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise CheckpointError(
-            f"{folder} holds no {MANIFEST}; give the folder that `model.search train` wrote"
-        )
-    try:
-        return SearchManifest.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        raise CheckpointError(
-            f"{path} is not the manifest of a search index: {where}: {first['msg']}; train it again"
-        ) from error
+    return read_checked(folder, SearchManifest, "a search index", "`model.search train --out`")
 
 
 def verify(folder: Path) -> SearchManifest:
     """The manifest of a folder whose every listed file is present and unchanged."""
     manifest = read_manifest(folder)
-    for needed in (CATALOGUE, TENSORS):
-        if needed not in manifest.files:
-            raise CheckpointError(f"{folder / MANIFEST} lists no {needed}; train it again")
-    for name, record in manifest.files.items():
-        path = folder / name
-        if Path(name).name != name or not path.is_file():
-            raise CheckpointError(f"{path} is listed but missing; copy the whole folder again")
-        found = sha256(path)
-        if found != record.sha256:
-            raise CheckpointError(
-                f"{path} has SHA-256 {found[:12]}…, the manifest says {record.sha256[:12]}…; "
-                "the file is damaged or was changed: copy the folder again or train it again"
-            )
+    check_files(folder, manifest.files, needed=(CATALOGUE, TENSORS))
     return manifest
 
 

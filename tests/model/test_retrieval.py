@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from model.checkpoint import CheckpointError, Fusion, save_model
+from model.checkpoint import Fusion, save_model
+from model.folder import CheckpointError
 from model.links import Links
 from model.net import NetConfig, Recommender
 from model.predictor import Predictor

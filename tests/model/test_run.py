@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from model import predict, train
-from model.checkpoint import CheckpointError
+from model.folder import CheckpointError
 from model.predictor import Predictor
 
 TINY = ["--size", "tiny", "--epochs", "3", "--batch", "16", "--save-every", "5", "--threads", "1"]

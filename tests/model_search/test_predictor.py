@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from model import train as recommender
-from model.checkpoint import CheckpointError
 from model.data.synthetic import make_shop
+from model.folder import CheckpointError
 from model.predictor import Predictor
 from model.search.cli import main
 

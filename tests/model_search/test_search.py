@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model.checkpoint import CheckpointError
 from model.data.files import DataError
 from model.data.synthetic import make_shop, write_shop
+from model.folder import MANIFEST, CheckpointError
 from model.search import tables
 from model.search.cli import main
-from model.search.index import CATALOGUE, MANIFEST, SearchIndex, verify
+from model.search.index import CATALOGUE, SearchIndex, verify
 from model.search.tables import Rejects, read_products, read_queries
 
 

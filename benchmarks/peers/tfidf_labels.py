@@ -1,0 +1,52 @@
+# pyright: reportMissingImports=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+# scikit-learn lives in the environment that `benchmarks.understand` makes, not in ours.
+"""Labels of texts by TF-IDF and logistic regression, one regression a label.
+
+    uv run --no-project --with scikit-learn python benchmarks/peers/tfidf_labels.py < ask.json
+
+`ask.json`: `learn` (texts), `labels` (a list of labels for each), `ask` (texts), `several`. The
+answer on stdout is the list of labels for each text asked, likeliest first. Words and pairs of
+words, sublinear counts; where a text may have several labels, those of probability 0.5 and more,
+or the likeliest, with classes weighted (unweighted, hardly any reaches 0.5).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.preprocessing import MultiLabelBinarizer
+
+
+def main() -> None:
+    """Read, learn, answer."""
+    given = json.load(sys.stdin)
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    learned = words.fit_transform(given["learn"])
+    asked = words.transform(given["ask"])
+    if given["several"]:
+        binary = MultiLabelBinarizer()
+        truth = binary.fit_transform(given["labels"])
+        model = OneVsRestClassifier(
+            LogisticRegression(C=10, max_iter=1000, class_weight="balanced")
+        ).fit(learned, truth)
+        scores, names = model.predict_proba(asked), binary.classes_
+        answer = [
+            [str(names[at]) for at in np.argsort(-row) if row[at] >= 0.5]
+            or [str(names[int(row.argmax())])]
+            for row in scores
+        ]
+    else:
+        first = [labels[0] for labels in given["labels"]]
+        model = LogisticRegression(C=10, max_iter=1000).fit(learned, first)
+        answer = [[str(label)] for label in model.predict(asked)]
+    json.dump(answer, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
