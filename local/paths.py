@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +96,8 @@ def private_dir(path: Path) -> Path:
 def write_private(path: Path, text: str | bytes) -> None:
     """Replace a file in one step, mode 0600 from its first byte on."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    # two threads may write the same file: parts are started and looked at side by side
+    new = path.with_name(f".{path.name}.{threading.get_native_id()}.new")
     data = text.encode() if isinstance(text, str) else text
     handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "wb") as file:

@@ -102,15 +102,27 @@ def bento() -> str:
 
 
 @pytest.fixture(scope="session")
+def untouched(stand: RunningStand) -> dict[str, set[str]]:
+    """What both sites and Vault held before the stack came."""
+    from tests.inventory import settled
+
+    stand.up()  # whatever the tests of the stand itself did to it
+    return settled(stand)
+
+
+@pytest.fixture(scope="session")
 def deployed(
-    stand: RunningStand, bento: str, tmp_path_factory: pytest.TempPathFactory
+    stand: RunningStand,
+    bento: str,
+    untouched: dict[str, set[str]],  # taken before `up`
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Stack]:
     """The local stack on the session's stand, up. Tests may break it; `up` converges.
 
     Without root no real node runs the stack's pods; the program then waits for none.
     """
     assert bento
-    stand.up()  # whatever the tests of the stand itself did to it
+    assert untouched
     stack = Stack.over(tmp_path_factory.mktemp("stack") / "project", stand.environment())
     stack.up()
     yield stack

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.conftest import RunningStand
+from tests.inventory import everything, more
 from tests.stack import Stack
 
 pytestmark = pytest.mark.stand
@@ -165,12 +166,14 @@ def test_a_stack_that_the_program_does_not_know_is_refused(deployed: Stack) -> N
 
 
 def test_destroy_leaves_nothing_in_a_site_or_in_vault_and_up_makes_it_again(
-    stand: RunningStand, deployed: Stack
+    stand: RunningStand, deployed: Stack, untouched: dict[str, set[str]]
 ) -> None:
     names = {site: namespace(deployed, site) for site in ("private", "cloud")}
     deployed.run("destroy", "-s", "local", "--yes", "--skip-preview")
     assert deployed.resources() == []
     for site, name in names.items():
         assert stand.client(site).find(f"/api/v1/namespaces/{name}") is None
+    assert more(everything(stand), untouched) == {}
     deployed.up()
+    assert more(everything(stand), untouched) != {}, "the comparison sees nothing"
     assert {site: namespace(deployed, site) for site in names} == names

@@ -20,6 +20,7 @@ from local.paths import PROJECT
 from local.stand import can_root
 from tests.conftest import SESSION, RunningStand, end_abandoned
 from tests.local.test_stand import pids, status
+from tests.stack import Stack
 
 pytestmark = pytest.mark.stand
 
@@ -209,15 +210,19 @@ def test_a_full_disk_is_told_before_anything_starts(stand: RunningStand, tmp_pat
         subprocess.run(["umount", small], check=True)
 
 
-def test_without_capabilities_both_control_planes_and_vault_run_and_it_says_so(
-    stand: RunningStand, tmp_path: Path
+def test_without_capabilities_it_says_so_and_runs_the_program_with_simulated_nodes(
+    stand: RunningStand, bento: str, tmp_path: Path
 ) -> None:
+    assert bento
     if not stand.rooted:
         pytest.skip("this whole session is without root already")
     stand.run("down")
     bare = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
     small = tmp_path / "stand.yaml"
-    small.write_text("private: {real_nodes: 2, gpu_nodes: {count: 2, most: 2, gpus: 8}}\n")
+    small.write_text(
+        "private: {real_nodes: 2, gpu_nodes: {count: 2, most: 2, gpus: 8}}\n"
+        "workload_tools: [nats-server]\n"
+    )
     env = {
         **os.environ, "STAND_STATE": str(tmp_path / "state"), "STAND_SETTINGS": str(small),
         "XDG_RUNTIME_DIR": str(tmp_path),
@@ -240,6 +245,11 @@ def test_without_capabilities_both_control_planes_and_vault_run_and_it_says_so(
         assert len(nodes) == 2
         shown = run("status")
         assert shown.returncode == 0, shown.stdout + shown.stderr
+        stack = Stack.over(tmp_path / "project", {**env, **other.environment()})
+        stack.up()
+        stack.up("--expect-no-changes")
+        assert stack.outputs()["private"]["namespace"]
+        stack.run("destroy", "-s", stack.name, "--yes", "--skip-preview")
         assert run("down").returncode == 0
     finally:
         run("down")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from local.engine import SETTINGS, stack_file
+from local.paths import write_private
 
 
 def checkout(place: Path, owner: str) -> Path:
@@ -36,3 +38,9 @@ def test_a_changed_checkout_replaces_the_copy_but_for_its_salt(tmp_path: Path) -
     assert copy.read_text(encoding="utf-8") == (
         "config:\n  shop:owner: search\nencryptionsalt: v1:abc\n"
     )
+
+
+def test_threads_that_write_one_file_at_once_all_end_well(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: write_private(tmp_path / "file", str(n)), range(500)))
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
