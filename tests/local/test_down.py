@@ -210,6 +210,43 @@ def test_a_full_disk_is_told_before_anything_starts(stand: RunningStand, tmp_pat
         subprocess.run(["umount", small], check=True)
 
 
+def test_a_disk_that_fills_under_a_running_stand_is_told_and_up_repairs_it_once_there_is_room(
+    stand: RunningStand, tmp_path: Path
+) -> None:
+    if not stand.rooted:
+        pytest.skip("a disk of its own needs mount")
+    stand.run("down")
+    disk, made = tmp_path / "disk", "/api/v1/namespaces/default/configmaps/made"
+    wanted = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "made"}}
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4g", "tmpfs", disk], check=True)
+    cramped = RunningStand(disk / "state")
+    try:
+        cramped.up()
+        cramped.client("private").apply(made, wanted)
+        used = shutil.disk_usage(disk).used
+        # smaller by a mount option: nothing of the machine's memory has to be filled
+        subprocess.run(["mount", "-o", f"remount,size={used + 65536}", disk], check=True)
+        (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free))
+        parts = pids(cramped)
+        for part in ("private/etcd", "vault"):  # what dies now comes back onto a full disk
+            os.kill(parts[part], signal.SIGKILL)
+        done = cramped.run("up", check=False)
+        assert done.returncode == 1
+        assert "GiB free" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert status(cramped)["private/etcd"]["state"] != "up"
+        (disk / "filler").unlink()
+        subprocess.run(["mount", "-o", "remount,size=4g", disk], check=True)
+        cramped.up()
+        assert {line["state"] for line in status(cramped).values()} == {"up"}
+        assert cramped.client("private").find(made) is not None
+    finally:
+        cramped.run("down", "--purge", check=False)
+        subprocess.run(["umount", disk], check=True)
+        stand.up()
+
+
 def test_without_capabilities_it_says_so_and_runs_the_program_with_simulated_nodes(
     stand: RunningStand, bento: str, tmp_path: Path
 ) -> None:
