@@ -9,7 +9,9 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: ## the virtual environment from uv.lock (nothing outside .venv and the user's cache)
-	@$(UV) sync --frozen --quiet --compile-bytecode # pods mount it read-only: they cannot
+	@# compiled once: pods mount it read-only, so they cannot
+	@if cmp -s uv.lock .venv/compiled.lock; then $(UV) sync --frozen --quiet; \
+	else $(UV) sync --frozen --compile-bytecode && cp uv.lock .venv/compiled.lock; fi
 
 up: setup ## both sites, Vault and the whole program on this machine; run it again to repair
 	@$(UV) run --frozen stand up
@@ -20,7 +22,9 @@ up: setup ## both sites, Vault and the whole program on this machine; run it aga
 	  pulumi up -s local --yes
 	@$(UV) run --frozen stand status
 	@eval "$$($(UV) run --frozen stand env)" && pulumi stack output -s local && \
-	  pulumi stack output -s local --json | $(UV) run --frozen python -m local.ask
+	  pulumi stack output -s local --json | $(UV) run --frozen python -m local.ask && \
+	  pulumi stack export -s local | $(UV) run --frozen policies report --state /dev/stdin \
+	    --stack local --output out/policies/deployed.md
 
 down: setup ## remove all of it, and check that nothing is left on this machine
 	@eval "$$($(UV) run --frozen stand env)" && \

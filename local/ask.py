@@ -12,7 +12,9 @@ import socket
 import ssl
 import sys
 import time
+import uuid
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http.client import HTTPSConnection
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -78,8 +80,37 @@ def gateway_of(outputs: Json, site: str) -> Gateway:
     return Gateway(str(found["gateway"]), host, str(outputs["servicesAuthority"]))
 
 
+def view(gateway: Gateway, visitor: str, item: str) -> None:
+    """Post that a visitor looked at an item; returns once it is stored. Raises `AskError`."""
+    event: Json = {
+        "event_id": f"ask-{uuid.uuid4()}",
+        "user_id": visitor,
+        "kind": "view",
+        "time": datetime.now(UTC).isoformat(),
+        "item_id": item,
+    }
+    gateway.post("/events", {"events": [event]})
+
+
+def after_a_view(gateway: Gateway) -> str:
+    """A new visitor's answers around one event; `AskError` if it changes nothing."""
+    visitor, k = f"visitor-{uuid.uuid4()}", 5
+    answers: list[str] = []
+    seen = ""
+    for turn in range(2):
+        answer, _ = gateway.post("/recommend", {"user_id": visitor, "k": k})
+        items = [str(item["item_id"]) for item in answer["items"]]
+        answers.append(f"{', '.join(items)} ({answer['tier']})")
+        if turn == 0:
+            seen = items[-1]
+            view(gateway, visitor, seen)
+    if answers[0] == answers[1]:
+        raise AskError(f"{gateway.host}: a view of {seen} did not change {answers[0]}")
+    return f"  a new visitor gets {answers[0]}; after a view of {seen}: {answers[1]}"
+
+
 def report(gateway: Gateway) -> list[str]:
-    """One recommendation from a history and one search, with tier and latency."""
+    """A recommendation from a history, a search, and what one event changes."""
     popular, _ = gateway.post("/recommend", {"user_id": "a-first-visitor", "k": 2})
     history = [str(item["item_id"]) for item in popular["items"]]
     asked: list[tuple[str, str, Json]] = [
@@ -101,7 +132,7 @@ def report(gateway: Gateway) -> list[str]:
             f"  {what} for {wanted}: {items} "
             f"(tier {answer['tier']}, {seconds * 1000:.0f} ms over a new connection)"
         )
-    return lines
+    return [*lines, after_a_view(gateway)]
 
 
 def main() -> int:

@@ -230,12 +230,16 @@ def _cost(args: argparse.Namespace) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     from policies.cost_report import render_cost
+    from policies.report import summary
     from policies.summary import render_summary
 
     stack, _, rows = judged(args)
     cost = _cost_of(args, stack)
     text = render_summary(stack, rows, args.base) + "\n" + render_cost(cost, "markdown")
     _write(text, args.output)
+    if args.output:
+        bill = f"{cost.bill.estimate.total:.2f} USD a month"
+        sys.stderr.write(f"{summary(rows)}; {bill}; report in {args.output}\n")
     return int(any(row.blocks for row in rows) or bool(cost.bill.unpriced or cost.broken))
 
 

@@ -127,6 +127,7 @@ def deployed(
     stack.up()
     yield stack
     stand.up()  # whatever the last test did to it
+    stack.run("cancel", stack.name, "--yes", check=False)  # and to the engine
     stack.run("destroy", "-s", stack.name, "--yes", "--skip-preview")
 
 
