@@ -52,7 +52,9 @@ def task(name: str, label: str, products: Sequence[Product]) -> Task:
     """Products of one text lie on one side, so that none is asked that was learned."""
     usable = [product for product in products if LABELS[label](product) and words(product)]
     held = [zlib.crc32(words(product).lower().encode()) % 5 == 0 for product in usable]
-    parts = [[p for p, one in zip(usable, held, strict=True) if one is side] for side in (0, 1)]
+    parts = [
+        [p for p, one in zip(usable, held, strict=True) if one is side] for side in (False, True)
+    ]
     return Task(name, label, parts[0], parts[1])
 
 

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bento import openapi
 from bento.errors import ServiceError, from_validation
@@ -65,6 +65,15 @@ async def _refused(_: Request, error: Exception) -> Response:
     return Response(body, error.status, error.headers(), media_type="application/json")
 
 
+def endpoints(runtime: Runtime) -> dict[str, ASGIApp]:
+    """The POST endpoints by path."""
+    return {
+        "/recommend": JsonEndpoint(RecommendRequest, runtime.recommend),
+        "/search": JsonEndpoint(SearchRequest, runtime.search),
+        "/events": JsonEndpoint(EventsRequest, runtime.events),
+    }
+
+
 def create_app(runtime: Runtime) -> Starlette:
     """Routes of one process."""
 
@@ -85,9 +94,7 @@ def create_app(runtime: Runtime) -> Starlette:
 
     return Starlette(
         routes=[
-            post("/recommend", JsonEndpoint(RecommendRequest, runtime.recommend)),
-            post("/search", JsonEndpoint(SearchRequest, runtime.search)),
-            post("/events", JsonEndpoint(EventsRequest, runtime.events)),
+            *(post(path, endpoint) for path, endpoint in endpoints(runtime).items()),
             Route("/model", model, methods=["GET"]),
             Route("/openapi.json", schema, methods=["GET"]),
             Route("/docs.json", schema, methods=["GET"]),

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from prometheus_client import Counter, Gauge, Histogram, multiprocess
+
+M = TypeVar("M", Counter, Gauge, Histogram)
 
 LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 10)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -76,6 +80,12 @@ STORE_UP = Gauge(
     "recommender_store_up", "1 while the history store is usable.", multiprocess_mode="livemin"
 )
 EVENTS = Counter("recommender_events_total", "Events by outcome.", ["outcome"])
+
+
+@lru_cache(maxsize=1024)
+def child(metric: M, *labels: str) -> M:
+    """`metric.labels(...)`, remembered: the library's own takes a lock and 30 µs each time."""
+    return metric.labels(*labels)
 
 
 def forget_dead_workers() -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import bentoml
 
 from bento import embedded, models
-from bento.app import create_app
-from bento.guard import Guard
+from bento.app import create_app, endpoints
+from bento.guard import WHOLE_S, Guard
 from bento.limits import cpu_limit, memory_limit, plan_threads, plan_workers
 from bento.runtime import Runtime
 from bento.settings import ServiceSettings
@@ -39,8 +39,7 @@ _store: list[subprocess.Popen[bytes]] = []
 @bentoml.service(
     name="recommender",
     workers=workers,
-    # Deadlines are the engine's work; this only ends requests that something broken holds.
-    traffic={"timeout": 60},
+    traffic={"timeout": WHOLE_S},
     # The guard logs each request with its id; BentoML's line would name the client's address.
     logging={"access": {"enabled": False}},
     tracing={} if settings.tracing else {"excluded_urls": ".*"},
@@ -76,7 +75,9 @@ class Recommender:
 
 
 def _guard(service: Any) -> None:
-    service.add_asgi_middleware(Guard, admission=runtime.admission)
+    # spans are made by BentoML's middleware: a traced request goes through all of it
+    direct = {} if settings.tracing else endpoints(runtime)
+    service.add_asgi_middleware(Guard, admission=runtime.admission, direct=direct)
 
 
 _guard(Recommender)

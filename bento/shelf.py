@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bento.ports import CatalogueLike, Mask, PredictorLike
-from bento.types import Filters, Scored
+from bento.types import Filters
 
 CACHED_FILTERS = 256
 # Popular lists are kept this deep per filter; longer ones are worked out when asked for.
@@ -110,17 +110,17 @@ class Shelf:
                 break
         return found
 
-    def answer(self, item: str, score: float, details: bool) -> Scored:
-        """One answered item, with what the catalogue knows of it if asked."""
+    def answer(self, item: str, score: float, details: bool) -> dict[str, Any]:
+        """The fields of one `Scored`, with what the catalogue knows of the item if asked."""
         product = self.catalogue.product(item) if details else None
         if product is None:
-            return Scored(item_id=item, score=score)
-        return Scored(
-            item_id=item,
-            score=score,
-            title=product.title,
-            brand=product.brand,
-            category=list(product.category),
-            price=product.price,
-            in_stock=product.in_stock,
-        )
+            return {"item_id": item, "score": score}
+        return {
+            "item_id": item,
+            "score": score,
+            "title": product.title,
+            "brand": product.brand,
+            "category": list(product.category),
+            "price": product.price,
+            "in_stock": product.in_stock,
+        }

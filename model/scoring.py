@@ -43,10 +43,14 @@ def network_scores(
     Normalised, so that the fused links weigh the same for a sure and an unsure user.
     """
     filled = [k for k, h in enumerate(histories) if len(h)]
+    if not filled:
+        return torch.zeros(len(histories), len(keys))
+    states = encode(net, [histories[k] for k in filled])
+    found = torch.log_softmax(states @ keys.T, dim=1).float().cpu()
+    if len(filled) == len(histories):
+        return found
     scores = torch.zeros(len(histories), len(keys))
-    if filled:
-        states = encode(net, [histories[k] for k in filled])
-        scores[filled] = torch.log_softmax(states @ keys.T, dim=1).float().cpu()
+    scores[filled] = found
     return scores
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from bento import embedded, metrics  # noqa: F401  metrics register once per process
 from bento import tiny as tiny_model
-from bento.app import create_app
+from bento.app import create_app, endpoints
 from bento.engine import Served
 from bento.guard import Guard
 from bento.models import ModelSource
@@ -49,7 +49,7 @@ def assemble(state: Path, model: Served | None = None, **settings: object) -> tu
         ModelSource(folder, None, None),
         loader=lambda *_: model,
     )
-    return runtime, Guard(create_app(runtime), runtime.admission)
+    return runtime, Guard(create_app(runtime), runtime.admission, endpoints(runtime))
 
 
 @asynccontextmanager

@@ -7,8 +7,11 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 
+from bento.app import create_app
+from bento.guard import Guard
 from tests.bento.conftest import Service, running
 from tests.bento.shop import served, shop
 
@@ -157,5 +160,25 @@ def test_the_model_endpoint_tells_what_is_served(tmp_path: Path) -> None:
         assert found["items"] == len(ITEMS)
         assert found["tier"] == "ranker"
         assert found["tiers"] == ["ranker", "popular"]
+
+    ask(tmp_path, talk)
+
+
+def test_a_request_through_the_whole_framework_gets_the_same_answer(tmp_path: Path) -> None:
+    """As with tracing on, where the guard calls no endpoint itself."""
+    body = {"history": ITEMS[:3], "k": 4}
+
+    async def talk(service: Service) -> None:
+        near = await service.post("/recommend", body)
+        app = create_app(service.runtime)
+        transport = httpx.ASGITransport(app=Guard(app, service.runtime.admission))
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            far = (await client.post("/recommend", json=body)).json()
+            wrong = await client.post("/recommend", json={"k": "many"})
+        volatile = {"latency_ms", "request_id"}
+        assert {k: v for k, v in near.items() if k not in volatile} == {
+            k: v for k, v in far.items() if k not in volatile
+        }
+        assert (wrong.status_code, wrong.json()["fields"][0]["field"]) == (422, "k")
 
     ask(tmp_path, talk)
