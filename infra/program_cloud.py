@@ -83,6 +83,7 @@ def burst_args(settings: Settings) -> BurstArgs | None:
         alert_emails=wanted.alert_emails,
         internet=Internet(wanted.internet),
         log_days=wanted.log_days,
+        today=settings.today,
     )
 
 

@@ -264,6 +264,8 @@ class Settings(_Frozen):
     """Sites to leave alone until they are back: their objects stay in the state untouched."""
     secret_rotation: Name | Annotated[str, Field(pattern=r"^[0-9]{1,9}$")] = "1"  # noqa: S105
     """Change it to give every generated secret a new value, in place."""
+    today: date = Field(default_factory=date.today)
+    """The day that dated limits (a Kubernetes version's support) are judged on."""
 
     @model_validator(mode="after")
     def _no_overlap(self) -> Self:

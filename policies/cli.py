@@ -116,9 +116,11 @@ def _plan(args: argparse.Namespace, only: list[str]) -> Plan:
 
     rules = all_rules()
     if config := args.config or _of_stack(args.stack).settings:
+        from policies.cost_report import read_accepted
         from policies.settings import plan_from, read_settings
 
-        return plan_from(rules, read_settings(config), only)
+        accepted = read_accepted(_of_stack(args.stack).accepted if args.stack else None)
+        return plan_from(rules, read_settings(config), only, accepted)
     by_id = {rule.id: rule for rule in rules}
     if missing := [name for name in only if name not in by_id]:
         raise InputError(f"no rule {missing[0]!r}; `policies list` names them")

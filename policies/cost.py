@@ -21,6 +21,7 @@ from policies.values import Unknown, UnknownValue, at, maps, number, quantity, r
 
 GPU = "nvidia.com/gpu"
 GIB = Decimal(2**30)
+NOT_KNOWN = "is not known yet"
 
 # kind -> what runs all month, what is used by quantity
 _FIXED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -108,7 +109,7 @@ def bill(stack: Stack, settings: CostSettings, table: PriceTable | None = None) 
         except Unpriced as error:
             unpriced.append((resource.label, str(error)))
         except UnknownValue as unknown:
-            unpriced.append((resource.label, f"{unknown} is not known yet"))
+            unpriced.append((resource.label, f"{unknown} {NOT_KNOWN}"))
     return Bill(Estimate(tuple(lines)), tuple(unpriced))
 
 

@@ -71,7 +71,7 @@ _EVERYONE = re.compile(r"^(?:\*|arn:aws[\w-]*:(?:iam|sts)::\*(?::.*)?)$")
 # condition keys that say who calls or from where; others (TLS, time, a prefix) leave it open
 _WHO = re.compile(
     r"^(?:aws:(?:principal\w+(?:/.*)?|source(?!ip$)\w+|vpcsourceip|userid|username|calledvia\w*)"
-    r"|kms:(?:calleraccount|viaservice)|s3:dataaccesspoint\w+|[\w.-]+:(?:sub|aud|amr)"
+    r"|aws:vpce(?:account|orgid|orgpaths)|kms:(?:calleraccount|viaservice)|s3:dataaccesspoint\w+|[\w.-]+:(?:sub|aud|amr)"
     r"|sts:externalid)$"
 )
 _ANYONE = re.compile(r"^(?:\*|arn:aws[\w-]*:\w*:[\w-]*:\*.*)$")
@@ -79,7 +79,11 @@ _ANYONE = re.compile(r"^(?:\*|arn:aws[\w-]*:\w*:[\w-]*:\*.*)$")
 
 def _restricts(condition: Mapping[str, Any]) -> Iterator[bool]:
     for operator, keys in condition.items():
-        name = operator.lower().rsplit(":", 1)[-1]
+        name = operator.lower()
+        # both forms are true of a request without the key, and so of everyone's
+        if name.startswith("forallvalues:") or name.endswith("ifexists"):
+            continue
+        name = name.rsplit(":", 1)[-1]
         if "not" in name or name == "null" or not isinstance(keys, Mapping):
             continue
         for key, values in keys.items():

@@ -110,7 +110,10 @@ def state(path: Path) -> Stack:
 
 
 def resources(path: Path) -> Stack:
-    """A JSON list of `{"type", "name", "properties"}`."""
+    """A JSON list of `{"type", "name", "properties"}`.
+
+    `urn`, `propertyDependencies`, `protect` and `provider` may stand beside them, as in a state.
+    """
     data = _json(path)
     if isinstance(data, Mapping) and isinstance(data.get("resources"), list):
         data = data["resources"]
@@ -139,6 +142,7 @@ def from_list(data: Any, source: str = "") -> Iterator[Resource]:
             source_file=source,
             protect=protect is True,
             references=_references(entry),
+            provider=_provider(entry),
         )
 
 

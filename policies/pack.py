@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ import grpc
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import analyzer_pb2, analyzer_pb2_grpc, plugin_pb2
 
+from policies.cost_report import read_accepted
 from policies.engine import UNJUDGED, Plan, Row, row_of, run
 from policies.load import InputError
 from policies.resource import Resource, Stack, make
@@ -100,6 +102,7 @@ class Session:
     """One operation of the engine: what was asked for, seen and said."""
 
     settings: CheckSettings = field(default_factory=CheckSettings)
+    accepted: Decimal | None = None
     waivers: tuple[Waiver, ...] = ()
     waiver_file: str = ""
     plan: Plan = field(default_factory=lambda: plan_from(all_rules(), None))
@@ -170,7 +173,10 @@ class Analyzer(analyzer_pb2_grpc.AnalyzerServicer):
                 self._session = Session()
                 if files.settings:
                     self._session.settings = read_settings(files.settings)
-                    self._session.plan = plan_from(all_rules(), self._session.settings)
+                    self._session.accepted = read_accepted(files.accepted)
+                    self._session.plan = plan_from(
+                        all_rules(), self._session.settings, accepted=self._session.accepted
+                    )
                 if files.waivers:
                     self._session.waivers = read_waivers(files.waivers, all_rules())
                     self._session.waiver_file = str(files.waivers)
@@ -200,7 +206,9 @@ class Analyzer(analyzer_pb2_grpc.AnalyzerServicer):
                     values[name] = {**values.get(name, {}), **given}
             try:
                 changed = CheckSettings(enforcement=levels, settings=values, cost=settings.cost)
-                self._session.plan = plan_from(all_rules(), changed)
+                self._session.plan = plan_from(
+                    all_rules(), changed, accepted=self._session.accepted
+                )
                 self._kinds = self._session.by_kind()
             except InputError as error:
                 _refuse(context, error)
@@ -293,6 +301,7 @@ def _resources(request: Any) -> list[Resource]:
             decode(_plain(request.properties)),
             urn=request.urn,
             protect=request.options.protect,
+            provider=request.provider.name,
         )
     )
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from policies.engine import Row
+from policies.engine import UNJUDGED, Row
 from policies.rule import Rule, Severity, Verdict
 
 FORMATS = ("text", "json", "sarif", "junit", "markdown")
@@ -181,7 +181,10 @@ def _printable(value: str) -> str:
 def markdown(rows: Sequence[Row]) -> str:
     """A summary for a pull request: counts, then a table of what needs a look."""
     lines = ["## Policy check", "", summary(rows), ""]
-    shown = _worst_first([row for row in rows if row.verdict is not Verdict.PASS])
+    unjudged = Counter(row.message for row in rows if row.rule == UNJUDGED)
+    shown = _worst_first(
+        [row for row in rows if row.verdict is not Verdict.PASS and row.rule != UNJUDGED]
+    )
     if shown:
         lines += ["| | severity | rule | resource | finding |", "|---|---|---|---|---|"]
     for row in shown:
@@ -191,4 +194,7 @@ def markdown(rows: Sequence[Row]) -> str:
         lines.append(
             "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
         )
+    if unjudged:
+        lines += ["", "Types without a rule of their own, to be read by hand:", ""]
+        lines += [f"- {message} ({number})" for message, number in sorted(unjudged.items())]
     return "\n".join(lines) + "\n"

@@ -28,6 +28,8 @@ _HARMLESS = re.compile(
     r"file:.*|vault:.*|arn:.*|"
     r"[a-z_][\w.]*\(.*|(?:str|bytes)\b(?:\s*[|=].*)?)$"  # a call or a type: code, not a value
 )
+_AWS_KEY_NAME = re.compile(r"(?i)^aws_(?:access_key_id|secret_access_key)$")
+_AWS_KEY_LENGTH = 16
 _ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?['\"]?([\w.-]+)['\"]?\s*[=:]\s*(.*?)\s*$")
 
 
@@ -54,7 +56,10 @@ def is_secret_name(name: str) -> bool:
 
 def named_secret(name: str, value: str) -> bool:
     """Whether a named value is a credential: the name says so and the value is not a reference."""
-    return is_secret_name(name) and not _HARMLESS.match(value.strip().strip("'\""))
+    plain = value.strip().strip("'\"")
+    if _AWS_KEY_NAME.search(_plain(name)) and len(plain) < _AWS_KEY_LENGTH:
+        return False  # keys of AWS have a length: a shorter text stands in for one
+    return is_secret_name(name) and not _HARMLESS.match(plain)
 
 
 def secrets_in(name: str, value: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
@@ -107,9 +108,15 @@ def read_waivers(path: Path, rules: Sequence[Rule]) -> tuple[Waiver, ...]:
 
 
 def plan_from(
-    rules: Sequence[Rule], settings: CheckSettings | None, only: Sequence[str] = ()
+    rules: Sequence[Rule],
+    settings: CheckSettings | None,
+    only: Sequence[str] = (),
+    accepted: Decimal | None = None,
 ) -> Plan:
-    """The plan of a check. `only` runs just these rules, optional ones included."""
+    """The plan of a check. `only` runs just these rules, optional ones included.
+
+    `accepted` is the last accepted bill in USD a month, for the rules that judge bills.
+    """
     by_id = {rule.id: rule for rule in rules}
     for wanted in (
         *only,
@@ -130,12 +137,34 @@ def plan_from(
         ]
     return Plan(
         rules=tuple(chosen),
-        settings=_checked(by_id, settings.settings if settings else {}),
+        settings=_with_bill(
+            chosen, _checked(by_id, settings.settings if settings else {}), settings, accepted
+        ),
         advisory=frozenset(
             rule.id for rule in chosen if levels.get(rule.id, default) == "advisory"
         ),
         complete=not only,
     )
+
+
+def _with_bill(
+    chosen: Sequence[Rule],
+    values: dict[str, dict[str, Any]],
+    settings: CheckSettings | None,
+    accepted: Decimal | None,
+) -> dict[str, dict[str, Any]]:
+    """The settings of rules, with the stack's prices and limits in those that judge its bill."""
+    cost = settings.cost.model_dump(mode="json") if settings else {}
+    found = dict(values)
+    for rule in chosen:
+        filled: dict[str, Any] = {}
+        if "cost" in rule.config:
+            filled["cost"] = cost
+        if "accepted_usd" in rule.config and accepted is not None:
+            filled["accepted_usd"] = str(accepted)
+        if filled:
+            found[rule.id] = {**filled, **values.get(rule.id, {})}
+    return found
 
 
 def _checked(

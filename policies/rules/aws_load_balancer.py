@@ -167,6 +167,10 @@ _REDIRECT = {"type": "redirect", "redirect": {"protocol": "HTTPS", "statusCode":
         _listener("TLS"),
         _listener("TCP"),  # passed through: TLS ends in the pod
         _listener("HTTP", defaultActions=[_REDIRECT]),
+        [
+            res(BALANCER, "inspection", loadBalancerType="gateway"),
+            _listener(None, loadBalancerArn="${inspection.arn}"),
+        ],
     ],
     refused=[
         _listener("HTTP", defaultActions=[{"type": "forward"}]),
@@ -174,9 +178,14 @@ _REDIRECT = {"type": "redirect", "redirect": {"protocol": "HTTPS", "statusCode":
         _listener("HTTP", defaultActions=[{**_REDIRECT, "redirect": {"protocol": "HTTP"}}]),
     ],
 )
-def listener_tls(resource: Resource, _: Context) -> Findings:
-    protocol = text(resource.props, "protocol").upper() or "HTTP"
-    if protocol != "HTTP" or given(resource.props, "certificateArn"):
+def listener_tls(resource: Resource, context: Context) -> Findings:
+    protocol = text(resource.props, "protocol").upper()
+    if protocol not in {"HTTP", ""} or given(resource.props, "certificateArn"):
+        return
+    if not protocol and any(  # which passes packets on and speaks no protocol of its own
+        _is(balancer, "gateway") and context.stack.refers(resource, "loadBalancerArn", balancer)
+        for balancer in context.stack.of(BALANCER)
+    ):
         return
     actions = list(maps(resource.props, "defaultActions"))
     redirects = [
@@ -185,7 +194,7 @@ def listener_tls(resource: Resource, _: Context) -> Findings:
         for action in actions
     ]
     if not redirects or not all(redirects):
-        yield "protocol is HTTP and the listener does not redirect to HTTPS"
+        yield f"protocol is {protocol or 'absent'} and the listener does not redirect to HTTPS"
 
 
 _MODERN = re.compile(r"^ELBSecurityPolicy-(TLS13-1-[23]|TLS-1-2|FS-1-2)")

@@ -102,12 +102,15 @@ def registry_private(resource: Resource, _: Context) -> Findings:
     refused=[
         res(REPOSITORY),
         res(REPOSITORY, encryptionConfigurations=[{"encryptionType": "AES256"}]),
+        res(REPOSITORY, encryptionConfigurations=[{"encryptionType": "KMS"}]),
     ],
 )
 def registry_key(resource: Resource, _: Context) -> Findings:
     config = block(resource.props, "encryptionConfigurations")
     if not text(config, "encryptionType").startswith("KMS"):
         yield "encryptionType is not KMS"
+    elif not given(config, "kmsKey"):
+        yield "kmsKey is absent, which means AWS's own key"
 
 
 @rule(

@@ -30,7 +30,6 @@ NODE_GROUP, ASG = "aws:eks/nodeGroup:NodeGroup", "aws:autoscaling/group:Group"
 INSTANCE, VOLUME = "aws:ec2/instance:Instance", "aws:ebs/volume:Volume"
 NODE_POOL = "karpenter.sh/NodePool"
 NAT, EIP = "aws:ec2/natGateway:NatGateway", "aws:ec2/eip:Eip"
-BUDGET = "aws:budgets/budget:Budget"
 TAGGED = frozenset({
     NODE_GROUP, INSTANCE, VOLUME, NAT, EIP, "aws:ec2/vpc:Vpc", "aws:ec2/subnet:Subnet",
     "aws:ec2/securityGroup:SecurityGroup", "aws:ec2/vpnConnection:VpnConnection",
@@ -262,70 +261,3 @@ def gpu_quota(resource: Resource, context: Context) -> Findings:
         if given(hard, f"requests.{GPU}") and same_namespace(resource, quota, context.stack):
             return
     yield f"no ResourceQuota of the namespace bounds requests.{GPU}"
-
-
-@rule(
-    "cost-nat-gateways",
-    "A VPC has no more NAT gateways than agreed",
-    Severity.MEDIUM,
-    anchors="AWS Well-Architected COST08",
-    applies=[NAT],
-    config={"maximum": Option(2, "integer", "NAT gateways of a stack.")},
-    fix="Share NAT gateways, or use VPC endpoints for AWS's own services.",
-    allowed=[[res(NAT, "a"), res(NAT, "b")]],
-    refused=[[res(NAT, "a"), res(NAT, "b"), res(NAT, "c")]],
-)
-def nat_gateways(_: Resource, context: Context) -> Findings:
-    if (count := len(context.stack.of(NAT))) > context["maximum"]:
-        yield f"the stack has {count} NAT gateways"
-
-
-@rule(
-    "cost-unattached-address",
-    "An address that is paid for is used",
-    Severity.MEDIUM,
-    anchors="EC2.12, CKV2_AWS_19",
-    applies=[EIP],
-    fix="Attach the address, or remove it.",
-    allowed=[
-        [res(EIP, "nat"), res(NAT, allocationId="${nat.id}")],
-        res(EIP, instance="i-1"),
-        [res(EIP, "a"), res("aws:ec2/eipAssociation:EipAssociation", allocationId="${a.id}")],
-    ],
-    refused=[res(EIP), [res(EIP, "nat"), res(NAT, allocationId="${other.id}")]],
-)
-def unattached(resource: Resource, context: Context) -> Findings:
-    if any(given(resource.props, key) for key in ("instance", "networkInterface")):
-        return
-    users = (NAT, "aws:ec2/eipAssociation:EipAssociation")
-    sure, perhaps = context.stack.pointing_at(resource, "allocationId", *users)
-    if not sure:
-        yield Missing("allocationId of a sibling") if perhaps else "nothing uses the address"
-
-
-@rule(
-    "cost-budget-alert",
-    "A budget tells somebody",
-    Severity.HIGH,
-    anchors="Infracost guardrails, AWS Budgets",
-    applies=[BUDGET],
-    fix="Set a limitAmount and notifications with a threshold and a subscriber.",
-    allowed=[
-        res(BUDGET, limitAmount="500", notifications=[
-            {"threshold": 80, "subscriberSnsTopicArns": ["arn:aws:sns:eu-west-1:1:cost"]}]),
-    ],
-    refused=[
-        res(BUDGET, limitAmount="500"),
-        res(BUDGET, limitAmount="500", notifications=[{"threshold": 80}]),
-        res(BUDGET, notifications=[{"threshold": 80, "subscriberEmailAddresses": ["a@b.example"]}]),
-    ],
-)  # fmt: skip
-def budget_alert(resource: Resource, _: Context) -> Findings:
-    if not given(resource.props, "limitAmount") and not given(resource.props, "plannedLimits"):
-        yield "limitAmount is absent"
-    told = [
-        given(entry, "subscriberSnsTopicArns") or given(entry, "subscriberEmailAddresses")
-        for entry in maps(resource.props, "notifications")
-    ]
-    if not any(told):
-        yield "no notification has a subscriber"

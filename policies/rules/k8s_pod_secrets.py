@@ -192,6 +192,28 @@ def service_account_token(resource: Resource, context: Context) -> Findings:
 
 
 @rule(
+    "k8s-service-account-token",
+    "A service account hands out its token only when it says why",
+    Severity.MEDIUM,
+    anchors="KSV-0036, CIS EKS 4.1.6, Kyverno restrict-sa-automount-sa-token",
+    applies=["/ServiceAccount"],
+    config=_TOKEN,
+    fix="Set automountServiceAccountToken to false on the ServiceAccount; one whose pods need the "
+    "API is named in the rule's exceptions.",
+    allowed=[manifest("v1", "ServiceAccount", "shop", automountServiceAccountToken=False)],
+    refused=[
+        manifest("v1", "ServiceAccount", "shop"),
+        manifest("v1", "ServiceAccount", "shop", automountServiceAccountToken=True),
+    ],
+)
+def account_token(resource: Resource, context: Context) -> Findings:
+    mount = flag(resource.props, "automountServiceAccountToken")
+    if mount is False or f"{resource.namespace}/{resource.object_name}" in context["exceptions"]:
+        return
+    yield "automountServiceAccountToken is " + ("true" if mount else "not set, which means true")
+
+
+@rule(
     "k8s-default-service-account-token",
     "The default service account hands out no token",
     Severity.MEDIUM,

@@ -34,6 +34,8 @@ class Made:
     name: str
     inputs: dict[str, Any]
     parent: str | None = None
+    provider: str = ""
+    """`URN::id` of an explicit provider, as the engine writes it."""
 
     @property
     def short(self) -> str:
@@ -45,7 +47,8 @@ class Engine(pulumi.runtime.Mocks):
     made: list[Made] = field(default_factory=list)
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
-        self.made.append(Made(args.typ, args.name, dict(args.inputs)))
+        made = Made(args.typ, args.name, dict(args.inputs), provider=args.provider or "")
+        self.made.append(made)
         outputs = {key: f"«{args.typ}|{args.name}|{key}»" for key in ATTRIBUTES}
         outputs |= COMPUTED.get(args.typ, {})
         outputs |= {"name": f"«{args.typ}|{args.name}|name»"} if "name" not in args.inputs else {}
