@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from local import proc
+from local.waiting import wait_for
 from tests.conftest import RunningStand
 from tests.inventory import everything
 from tests.plugins.test_killed_engine import alive, descendants
@@ -22,12 +24,17 @@ pytestmark = [pytest.mark.stand, pytest.mark.slow]
 KEY = "hybrid-recommender:secret-rotation"
 
 
-def command(process: int) -> str:
-    try:
-        words = Path(f"/proc/{process}/cmdline").read_bytes()
-    except OSError:  # gone meanwhile
-        return ""
-    return words.replace(b"\0", b" ").decode(errors="replace")
+def lasting(processes: set[int]) -> list[str]:
+    """Commands of those that live, but for the link's daemons: these are the stand's and stay."""
+    found: list[str] = []
+    for process in processes - {pid for pid, _, _ in proc.marked()}:
+        try:
+            words = Path(f"/proc/{process}/cmdline").read_bytes()
+        except OSError:  # gone meanwhile
+            continue
+        if alive(process):
+            found.append(words.replace(b"\0", b" ").decode(errors="replace"))
+    return found
 
 
 def test_an_update_killed_at_any_point_is_finished_by_the_next_without_orphan_or_duplicate(
@@ -53,13 +60,10 @@ def test_an_update_killed_at_any_point_is_finished_by_the_next_without_orphan_or
         plugins = descendants(engine.pid)
         engine.kill()
         engine.wait()
-        halfway += engine.returncode == -9 and bool(plugins)
+        halfway += engine.returncode == -9 and bool(lasting(plugins))
         print(f"{where}: killed after {time.monotonic() - began:.1f} s")
-        end = time.monotonic() + 90
-        while any(alive(each) for each in plugins) and time.monotonic() < end:
-            time.sleep(0.1)
-        left = [command(each) for each in plugins if alive(each)]
-        assert not left, f"{where}: plugins outlive their engine: {left}"
+        wait_for(lambda plugins=plugins: not lasting(plugins), 90)
+        assert not lasting(plugins), f"{where}: these outlive their engine"
 
         # docs/plugins.md, "An update that was killed"
         deployed.run("cancel", deployed.name, "--yes", check=False)
