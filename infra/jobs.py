@@ -56,7 +56,8 @@ def deploy_jobs(
             namespace=namespaces[PRODUCT_TEAM],
             queue=queues.queues[f"{PRODUCT_TEAM}/{GPU_QUEUE}"],
             runtime_class=gpu.runtime_class,
-            image=image,
+            # without the host's files: the GPU's runtime brings the program that is run
+            image=Image(reference=image.reference),
             tolerations=tolerations(flavour),
         ),
     )

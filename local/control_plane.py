@@ -141,6 +141,8 @@ class ControlPlane:
             "advertise-address": site.address,
             # an endpoint on 127.0.0.1 would be refused as an endpoint of a Service
             "endpoint-reconciler-type": "lease" if site.netns else "none",
+            # Debian's etcd cannot stream a list, and KWOK would back off for a minute each time
+            "feature-gates": "WatchList=false",
             "tls-cert-file": serving.cert, "tls-private-key-file": serving.key,
             "tls-min-version": "VersionTLS12",
             "client-ca-file": self.ca.cert,

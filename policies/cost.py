@@ -281,7 +281,7 @@ def _workload(resource: Resource, books: _Books) -> Iterator[Item]:
         return
     copies, most = _copies(resource, books)
     cpu, memory, gpus = _requests(resource)
-    hours = settings.job_hours if resource.kind in JOBS else HOURS_PER_MONTH
+    hours = _hours(resource, settings)
     server = settings.server()
     for sku, amount, usd, unit in (
         ("private.vcpu", cpu, server.vcpu_hour, "vCPU-hour"),
@@ -293,6 +293,16 @@ def _workload(resource: Resource, books: _Books) -> Iterator[Item]:
             f"private.gpu.{server.gpu}", gpus * copies * hours, gpus * most * hours, server.gpu,
             gpus * copies * hours, server.gpu_hour, "GPU-hour",
         )  # fmt: skip
+
+
+def _hours(resource: Resource, settings: CostSettings) -> Decimal:
+    """Hours a month of a workload's pods; a Job runs once, no longer than its deadline."""
+    if resource.kind not in JOBS:
+        return HOURS_PER_MONTH
+    deadline = number(resource.props, "spec", "activeDeadlineSeconds")
+    if resource.kind != "batch/Job" or deadline is None:
+        return settings.job_hours
+    return min(settings.job_hours, Decimal(str(deadline)) / 3600)
 
 
 def _copies(resource: Resource, books: _Books) -> tuple[Decimal, Decimal]:

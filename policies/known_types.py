@@ -23,6 +23,12 @@ PLAIN_TYPES = frozenset(
         "apiextensions.k8s.io/CustomResourceDefinition",
         "coordination.k8s.io/Lease",
         "discovery.k8s.io/EndpointSlice",
+        "kueue.x-k8s.io/ClusterQueue",
+        "kueue.x-k8s.io/Cohort",
+        "kueue.x-k8s.io/LocalQueue",
+        "kueue.x-k8s.io/ResourceFlavor",
+        "kueue.x-k8s.io/WorkloadPriorityClass",
+        "node.k8s.io/RuntimeClass",
         "scheduling.k8s.io/PriorityClass",
         "storage.k8s.io/StorageClass",
     }

@@ -18,6 +18,7 @@ from infra.pods import Image, as_written, container, pod, resources
 
 GPU = "nvidia.com/gpu"
 CHECK = "gpu-check"
+KEPT = 7 * 24 * 3600  # seconds: an older result says nothing of today's driver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,7 @@ class GpuCheck(ComponentResource):
                 {
                     "backoffLimit": 2,
                     "activeDeadlineSeconds": 600,
+                    "ttlSecondsAfterFinished": KEPT,
                     "template": {"metadata": {"labels": own}, "spec": spec},
                 }
             ),

@@ -223,11 +223,29 @@ def _quota(
         return whole * count // flavour.gpus if flavour.gpus else whole
 
     found: list[dict[str, Any]] = []
-    for resource, whole, unit in (
-        (GPU, flavour.gpus, ""), ("cpu", flavour.cpus, ""), ("memory", flavour.memory_gib, "Gi"),
+    for resource, whole, base, units in (
+        (GPU, flavour.gpus, *DECIMAL), ("cpu", flavour.cpus, *DECIMAL),
+        ("memory", flavour.memory_gib, *GIB),
     ):  # fmt: skip
-        one: dict[str, Any] = {"name": resource, "nominalQuota": f"{part(whole, gpus)}{unit}"}
+        one: dict[str, Any] = {
+            "name": resource, "nominalQuota": quantity(part(whole, gpus), base, units),
+        }  # fmt: skip
         if borrow is not None:
-            one["borrowingLimit"] = f"{part(whole, borrow)}{unit}"
+            one["borrowingLimit"] = quantity(part(whole, borrow), base, units)
         found.append(one)
     return {"name": flavour.name, "resources": found}
+
+
+DECIMAL = (1000, ("", "k", "M"))
+GIB = (1024, ("Gi", "Ti", "Pi"))
+
+
+def quantity(amount: int, base: int, units: Sequence[str]) -> str:
+    """A quantity in the one form that Kueue writes back: a refresh finds what was declared."""
+    if amount == 0:
+        return "0"
+    for unit in units[:-1]:
+        if amount % base:
+            return f"{amount}{unit}"
+        amount //= base
+    return f"{amount}{units[-1]}"

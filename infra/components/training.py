@@ -42,6 +42,7 @@ RENDEZVOUS_PORT = 29400
 SCRATCH = "/scratch"
 # A node that is lost for longer than this is given up, and its pod starts elsewhere.
 LOST_SECONDS = 30
+KEPT = 7 * 24 * 3600  # seconds that an ended Job stays to be read; its run is in the store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,6 +346,7 @@ class Training(ComponentResource):
                     # a pod ends by itself only when it has given up; a lost node is no failure
                     "backoffLimit": 6 * run.workers,
                     "activeDeadlineSeconds": int(run.hours * 3600),
+                    "ttlSecondsAfterFinished": KEPT,
                     "template": {
                         "metadata": {
                             "labels": {**self._labels, **match},

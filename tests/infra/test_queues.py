@@ -12,7 +12,15 @@ import yaml
 
 from infra import kueue
 from infra.components.queue_controller import QueueController, QueueControllerArgs
-from infra.components.queues import Flavour, Queues, QueuesArgs, Share
+from infra.components.queues import (
+    DECIMAL,
+    GIB,
+    Flavour,
+    Queues,
+    QueuesArgs,
+    Share,
+    quantity,
+)
 from infra.naming import Identity
 from infra.pods import Image
 from local.tools.table import GROUPS
@@ -72,7 +80,22 @@ def test_a_team_owns_its_gpus_with_cpus_and_memory_in_proportion_and_borrows_up_
     assert found["nvidia.com/gpu"]["nominalQuota"] == "32"
     assert found["nvidia.com/gpu"]["borrowingLimit"] == "16"
     assert found["cpu"]["nominalQuota"] == "256"
-    assert found["memory"]["nominalQuota"] == "2048Gi"
+    assert found["memory"]["nominalQuota"] == "2Ti"
+    assert found["memory"]["borrowingLimit"] == "1Ti"
+
+
+@pytest.mark.parametrize(
+    ("amount", "form", "written"),
+    [
+        (0, GIB, "0"), (3, GIB, "3Gi"), (1024, GIB, "1Ti"), (1536, GIB, "1536Gi"),
+        (1024**2, GIB, "1Pi"), (0, DECIMAL, "0"), (512, DECIMAL, "512"), (2000, DECIMAL, "2k"),
+        (2500, DECIMAL, "2500"),
+    ],
+)  # fmt: skip
+def test_a_quantity_is_written_as_kueue_gives_it_back(
+    amount: int, form: tuple[int, tuple[str, ...]], written: str
+) -> None:
+    assert quantity(amount, *form) == written
 
 
 def test_a_team_without_a_limit_may_borrow_all_that_is_idle() -> None:

@@ -257,7 +257,7 @@ def test_without_capabilities_it_says_so_and_runs_the_program_with_simulated_nod
     bare = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
     small = tmp_path / "stand.yaml"
     small.write_text(
-        "private: {real_nodes: 2, gpu_nodes: {count: 2, most: 2, gpus: 8}}\n"
+        "private: {real_nodes: 2, gpu_nodes: {count: 8, most: 8, gpus: 8}}\n"
         "workload_tools: [nats-server]\n"
     )
     env = {
@@ -279,7 +279,7 @@ def test_without_capabilities_it_says_so_and_runs_the_program_with_simulated_nod
         assert other.endpoints["sites"]["private"]["real_nodes"] is False
         assert other.endpoints["sites"]["private"]["api"].startswith("https://127.0.0.1:")
         nodes = other.client("private").items("/api/v1/nodes")
-        assert len(nodes) == 2
+        assert len(nodes) == 8
         shown = run("status")
         assert shown.returncode == 0, shown.stdout + shown.stderr
         stack = Stack.over(tmp_path / "project", {**env, **other.environment()})

@@ -30,6 +30,7 @@ def total(*entries: dict[str, Any], settings: CostSettings = US) -> Decimal:
     return found.estimate.total
 
 
+LARGE = {"requests": {"cpu": "2000", "memory": "1Gi"}}
 NODES = resource(
     "aws:eks/nodeGroup:NodeGroup",
     "system",
@@ -115,6 +116,21 @@ def test_a_pod_costs_its_largest_init_container_when_that_asks_for_more():
     large = container("prepare", resources={"requests": {"cpu": "3", "memory": "1Gi"}})
     alone = total(deployment(container(resources={"requests": {"cpu": "3", "memory": "1Gi"}})))
     assert total(deployment(small, initContainers=[large])) == alone
+
+
+def test_a_job_costs_one_run_no_longer_than_its_deadline_and_a_repeated_one_its_share_of_a_month():
+    def job(kind: str, **spec: Any) -> Decimal:
+        pod = {"spec": {"containers": [container(resources=LARGE)]}}
+        template = {"template": pod, **spec}
+        wrapped = template if kind == "Job" else {"jobTemplate": {"spec": template}}
+        return total(manifest("batch/v1", kind, spec=wrapped))
+
+    month = job("Job")
+    assert month > 0
+    hour = job("Job", activeDeadlineSeconds=3600)
+    assert abs(hour - month / 20) < Decimal("0.01")  # of the assumed 20 hours
+    assert job("Job", activeDeadlineSeconds=100 * 3600) == month
+    assert job("CronJob", activeDeadlineSeconds=3600) == month
 
 
 def test_an_autoscaler_raises_the_ceiling_and_not_the_estimate():
