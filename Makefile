@@ -13,9 +13,9 @@ setup: ## the virtual environment from uv.lock (nothing outside .venv and the us
 	@if cmp -s uv.lock .venv/compiled.lock; then $(UV) sync --frozen --quiet; \
 	else $(UV) sync --frozen --compile-bytecode && cp uv.lock .venv/compiled.lock; fi
 
-up: setup ## both sites, Vault and the whole program on this machine; run it again to repair
+up: setup ## both sites, Vault and the program on this machine, again to repair; DATA=path: own data
 	@$(UV) run --frozen stand up
-	@$(UV) run --frozen python -m bento.ship >/dev/null
+	@$(UV) run --frozen python -m bento.ship $(if $(DATA),--data "$(DATA)") >/dev/null
 	@eval "$$($(UV) run --frozen stand env)" && \
 	  { pulumi stack select local 2>/dev/null || \
 	    pulumi -C "$$(dirname "$$PULUMI_OPTION_CONFIG_FILE")" stack init local; } && \

@@ -1,7 +1,9 @@
 """The bento that the local stack ships: `python -m bento.ship`.
 
-Trains the synthetic tiny model unless it is cached, and bundles it with this checkout's code unless
-the newest bento in the store holds exactly that. Prints the tag. The store is `$BENTOML_HOME`, else
+Trains the synthetic tiny model, or one on the data of `--data`, unless it is cached, and bundles it
+with this checkout's code unless the newest bento in the store holds exactly that. Prints the tag. A
+model that is worse than the one of the same place before is refused. Exit codes: 0 done, 1 refused
+or failed, 2 wrong arguments. The store is `$BENTOML_HOME`, else
 `bentoml` in the project's cache folder: `bento-store` in `Pulumi.local.yaml`.
 """
 
@@ -16,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from bento import models, tiny
+from bento import models, tiny, trained
+from bento.models import BundleError
 from bento.settings import cache_root
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,15 +88,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.parse_args(argv)
-    model, store = models.default_folder(), store_folder()
-    indexed = (model / models.RANKER / "search").is_dir()  # a cache of long ago has none
-    if models.signature(model) is None or not indexed:
-        tiny.build(model)
+    parser.add_argument(
+        "--data", type=Path, metavar="PATH",
+        help="sequences to learn from: a file, or a folder that also holds items (docs/data.md)",
+    )  # fmt: skip
+    parser.add_argument("--size", default="base", help="of the model of --data (base)")
+    given = parser.parse_args(argv)
+    store = store_folder()
+    if given.data:
+        try:
+            model = trained.from_place(given.data, given.size, cache_root(os.environ))
+        except BundleError as error:
+            print(f"ship: {error}", file=sys.stderr)
+            return 1
+    else:
+        model = models.default_folder()
+        indexed = (model / models.RANKER / "search").is_dir()  # a cache of long ago has none
+        if models.signature(model) is None or not indexed:
+            tiny.build(model)
     wanted = fingerprint(model)
     tag = shipped(store, wanted)
     if tag is None:
-        print("bundling the synthetic tiny model …", file=sys.stderr, flush=True)
+        print("bundling the model …", file=sys.stderr, flush=True)
         store.mkdir(parents=True, exist_ok=True)
         tag = bundle(model, store)
         fresh = store / f".{SHIPPED}.{os.getpid()}"

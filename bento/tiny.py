@@ -9,30 +9,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bento import models
-from bento.bundle import METRIC, make_folder
+from bento import models, trained
 from model.data.synthetic import make_shop
 
 SEED, USERS, ITEMS = 1, 2000, 600
 # Enough to learn the synthetic shop's chains; more costs minutes and adds little.
 EPOCHS = 12
-
-
-def _run(what: str, command: Sequence[str]) -> None:
-    print(f"{what} …", file=sys.stderr, flush=True)
-    began = time.monotonic()
-    done = subprocess.run([sys.executable, *command], check=False)
-    if done.returncode:
-        raise SystemExit(f"{what} failed; the lines above say why")
-    print(f"{what}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
 def build(
@@ -50,18 +37,11 @@ def build(
         with products.open("w", encoding="utf-8") as file:
             for product in shop.products:
                 file.write(product.model_dump_json() + "\n")
-        wanted = {models.RANKER: 1, models.SMALL: 2} if small else {models.RANKER: 1}
-        for name, seed in wanted.items():
-            command = ["-m", "model.train", "--sequences", str(sequences), "--items", str(products)]
-            command += ["--size", "tiny", "--seed", str(seed), "--out", str(folder / name)]
-            command += ["--epochs", str(epochs)]
-            _run(f"training the {name} on the synthetic shop", command)
-        index = ["-m", "model.search", "train", "--model", str(folder / models.RANKER)]
-        _run("building the search index of the synthetic shop", index)
-        second = folder / models.SMALL if small else None
-        make_folder(folder / "bundle", folder / models.RANKER, second, metric=METRIC)
-        shutil.rmtree(out, ignore_errors=True)
-        (folder / "bundle").rename(out)
+        data = trained.Data(sequences, products)
+        trained.build(
+            out, data, work=folder / "work", size="tiny", of="the synthetic shop",
+            epochs=epochs, small=small,
+        )  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
