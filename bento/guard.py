@@ -40,6 +40,9 @@ DRAIN = 16 * 1024 * 1024
 BODY_TIMEOUT_S = 10
 WHOLE_S = 60  # ends a request that something broken holds; deadlines are the engine's work
 TICK_S = 0.01
+# Requests under way from which a late event loop means load of our own: with fewer, the machine is
+# short of processor time for other reasons, and refusing a lone shopper would not bring it back.
+FEW = 4
 GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 
 
@@ -79,11 +82,11 @@ class Admission:
         return max(self._lag, overdue)
 
     def refuse(self) -> RefusedError | None:
-        """The refusal, if one is due."""
+        """The refusal, if one is due; `in_flight` already counts the request that asks."""
         if self.in_flight >= self.max_in_flight:
             metrics.REFUSED.labels("in_flight").inc()
             return RefusedError("too many requests are under way", retry_after_s=1)
-        if self.lag > self.max_lag_s:
+        if self.in_flight > FEW and self.lag > self.max_lag_s:
             metrics.REFUSED.labels("lag").inc()
             return RefusedError("the service is overloaded", retry_after_s=1)
         return None

@@ -20,6 +20,7 @@ USER = 1000  # uid and gid of every container; files of one pod are shared throu
 AUDIENCE = "vault"
 """What a service-account token must be made for before Vault accepts it."""
 SECRETS = "/secrets"
+AGENT_PORT = 9102
 TOKEN = "/var/run/vault-login/token"  # noqa: S105 - a file that the kubelet renews
 _SCRIPTS = Path(__file__).with_name("pod_scripts")
 
@@ -75,7 +76,8 @@ class VaultLogin:
     )
     """File name -> who is told of a change: `{"haproxy": socket}` or `{"process": name}`."""
     metrics_port: int = 0
-    """Where the agent says when certificates end; 0 for nowhere."""
+    """Where the agent says when certificates end and whether every file is there; 0 for
+    `AGENT_PORT`, where nobody but the kubelet asks."""
 
 
 def as_written(spec: Spec) -> Any:
@@ -270,7 +272,7 @@ def vault_agent_files(login: VaultLogin, *, interval: int) -> dict[str, str]:
         "authorities": dict(login.authorities),
         "templates": dict(login.templates),
         "notify": {file: [dict(one) for one in told] for file, told in login.notify.items()},
-        "metrics_port": login.metrics_port,
+        "port": login.metrics_port or AGENT_PORT,
         "interval": interval,  # seconds between looks at Vault
     }
     return {
@@ -288,13 +290,12 @@ def canary_files() -> dict[str, str]:
 def vault_agent(image: Image, *, mounts: Sequence[Spec] = (), metrics_port: int = 0) -> Spec:
     """A sidecar that starts before the workload, holds it back until every file is there, then
     keeps the files current. One container does both, as an init container that stays."""
-    port: Spec = {"name": "agent-metrics", "containerPort": metrics_port}
-    more: Spec = {"ports": [port]} if metrics_port else {}
-    command = ["python3", "-u", "/vault-agent/vault_agent.py"]
+    name = "agent-metrics" if metrics_port else "agent"
+    port = metrics_port or AGENT_PORT
     return container(
         "vault-agent",
         image,
-        command,
+        ["python3", "-u", "/vault-agent/vault_agent.py"],
         mounts=[
             {"name": "vault-login", "mountPath": str(Path(TOKEN).parent), "readOnly": True},
             {"name": "vault-agent", "mountPath": "/vault-agent", "readOnly": True},
@@ -303,11 +304,9 @@ def vault_agent(image: Image, *, mounts: Sequence[Spec] = (), metrics_port: int 
         ],
         restartPolicy="Always",
         resources=resources(cpu="10m", memory="64Mi"),
-        startupProbe={
-            "exec": {"command": [*command, "--ready"]},
-            "periodSeconds": 2,
-            "timeoutSeconds": 5,
-            "failureThreshold": 60,
-        },
-        **more,
+        ports=[{"name": name, "containerPort": port}],
+        # asked over HTTP: a command would start a Python every two seconds on a node that is busy
+        startupProbe=http_probe(
+            "/ready", port, periodSeconds=2, timeoutSeconds=5, failureThreshold=60
+        ),
     )

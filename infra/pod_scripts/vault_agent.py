@@ -7,8 +7,8 @@ stay as they are: a running service does not fall over because its Vault restart
 A file that changed is handed on without a restart of the workload: HAProxy takes a certificate
 through its socket, a process that reads its files again on SIGHUP gets one.
 
-`--ready` exits 0 once every file is there (the start-up probe). With `metrics_port`, GET /metrics
-there says when each certificate ends and when Vault was last read.
+GET /ready on `port` answers 200 once every file is there (the start-up probe), 503 before; GET
+/metrics says when each certificate ends and when Vault was last read.
 """
 
 from __future__ import annotations
@@ -171,12 +171,24 @@ def metrics(config: dict[str, Any], read_at: float) -> str:
     return "\n".join(lines) + "\n"
 
 
-def serve_metrics(config: dict[str, Any], state: dict[str, float]) -> None:
+def answer(path: str, config: dict[str, Any], read_at: float) -> tuple[int, str]:
+    """Status and body of a GET; file names and times, never a value."""
+    if path == "/metrics":
+        return 200, metrics(config, read_at)
+    if path == "/ready":
+        missing = [file for file in files(config) if not (SECRETS / file).exists()]
+        return (503, f"waiting for {', '.join(missing)}\n") if missing else (200, "ready\n")
+    return 404, "use /ready or /metrics\n"
+
+
+def serve(config: dict[str, Any], state: dict[str, float]) -> None:
     class Handler(BaseHTTPRequestHandler):
+        timeout = TIMEOUT  # a peer that sends nothing holds no thread
+
         def do_GET(self) -> None:
-            found = self.path == "/metrics"
-            body = metrics(config, state["read_at"]).encode() if found else b"use /metrics\n"
-            self.send_response(200 if found else 404)
+            status, said = answer(self.path, config, state["read_at"])
+            body = said.encode()
+            self.send_response(status)
             self.send_header("Content-Type", "text/plain; version=0.0.4")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -185,7 +197,7 @@ def serve_metrics(config: dict[str, Any], state: dict[str, float]) -> None:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
             """A scrape every few seconds is not news."""
 
-    server = ThreadingHTTPServer(("", int(config["metrics_port"])), Handler)
+    server = ThreadingHTTPServer(("", int(config["port"])), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
@@ -197,13 +209,10 @@ def stop(signum: int, frame: object) -> None:
 
 def main() -> int:
     config = json.loads((HERE / "agent.json").read_text(encoding="utf-8"))
-    if "--ready" in sys.argv[1:]:
-        return 0 if all((SECRETS / file).exists() for file in files(config)) else 1
     # the first process of a container gets no default handler: without one, ending takes 30 s
     signal.signal(signal.SIGTERM, stop)
     state, waiting = {"read_at": 0.0}, set[str]()
-    if config["metrics_port"]:
-        serve_metrics(config, state)
+    serve(config, state)
     while True:
         try:
             refresh(config, waiting)
