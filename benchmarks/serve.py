@@ -234,14 +234,16 @@ def compare(words: argparse.Namespace, model: Path, items: list[str], work: Path
 def table(
     found: dict[str, dict[str, list[float]]], ours: str, theirs: str, least: str
 ) -> dict[str, float]:
-    """Print medians and ratios; returns the ratios."""
+    """Print medians, and the median of each round's ratio; returns those ratios."""
     ratios: dict[str, float] = {}
     print(f"\n{'median of the rounds':<26} {'bento':>10} {'beside':>10}  {'peer':<16} {'ratio':>7}")
     for what, by_peer in found.items():
-        mine = statistics.median(by_peer[ours])
         name = theirs if theirs in by_peer else least
-        other = statistics.median(by_peer[name])
-        ratios[what] = mine / other if other else float("inf")
+        pairs = list(zip(by_peer[ours], by_peer[name], strict=True))
+        # a machine that grows busy slows both of a round: its ratio stands where figures fall
+        each = [a / b if b else float("inf") for a, b in pairs if a or b]
+        ratios[what] = statistics.median(each) if each else float("nan")
+        mine, other = (statistics.median(side) for side in zip(*pairs, strict=True))
         print(f"{what:<26} {mine:>10.2f} {other:>10.2f}  {name:<16} {ratios[what]:>7.2f}")
     print(f"\nwanted: {WANTED:g} x the throughput, 1.30 x the bare endpoint's time")
     return ratios

@@ -6,7 +6,7 @@ On ml-1m genres from titles (several each), on amazon-office brands from titles 
 each). A fifth of the products, by a hash of their text, is held out of learning and of every
 choice. F1 over all given labels (micro, with the 95 % bootstrap interval over products) and the
 mean of each label's F1 (macro). A label that no learned product has counts as missed. *Majority*
-gives the commonest label to all; TF-IDF with logistic regression runs in an environment of its own.
+gives the commonest label to all; TF-IDF with linear models runs in an environment of its own.
 The tagger's figures are means over seeds. Without --data it runs on brands and
 categories of the synthetic shop. Writes out/bench/understand.json.
 """

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.data.files import DataError, lines
-from model.data.sequences import read_sequences
+from model.data.sequences import MAX_ID, read_sequences
 
 Ints = NDArray[np.int64]
 
@@ -143,13 +143,24 @@ def read_items(path: Path, on_reject: Callable[[str], None] | None = None) -> li
         try:
             row = json.loads(line)
             name = row.get("item_id", row.get("id"))
-            if name is None or not str(name).strip():
-                raise ValueError("no item_id")
-            rows.append({**cast("dict[str, Any]", row), "item_id": str(name)})
+            rows.append({**cast("dict[str, Any]", row), "item_id": _item_id(name)})
         except (ValueError, AttributeError, RecursionError) as error:
             if on_reject is not None:
                 on_reject(f"{path.name} line {number}: {error}")
     return rows
+
+
+def _item_id(given: object) -> str:
+    """The id as sequences and predictions write it; `ValueError` if they cannot."""
+    if isinstance(given, bool) or not isinstance(given, str | int) or not str(given).strip():
+        raise ValueError("no item_id: give a text or a whole number")
+    name = str(given)
+    if len(name.split()) != 1 or name != name.strip() or "\x00" in name or len(name) > MAX_ID:
+        raise ValueError(
+            f"item_id {name[:40]!r} cannot stand in a sequence: no white space, no NUL byte, "
+            f"at most {MAX_ID} characters"
+        )
+    return name
 
 
 def values_of(row: dict[str, Any]) -> list[str]:

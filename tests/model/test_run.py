@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from model import predict, train
+from model.corpus import read_items
 from model.folder import CheckpointError
 from model.predictor import Predictor
 
@@ -160,3 +161,13 @@ def test_a_file_without_sequences_is_the_users_error(
     path.write_text(text, encoding="utf-8")
     assert train.main(["--sequences", str(path), "--out", str(tmp_path / "o"), *TINY]) == 2
     assert "no usable sequence" in capsys.readouterr().err
+
+
+def test_an_item_whose_id_cannot_stand_in_a_prediction_is_refused_with_its_line(
+    tmp_path: Path,
+) -> None:
+    path, told = tmp_path / "items.jsonl", list[str]()
+    rows = [{"item_id": i} for i in ("a", 7, "two words", "", "x" * 201, True, [1], None)]
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n", encoding="utf-8")
+    assert [row["item_id"] for row in read_items(path, told.append)] == ["a", "7"]
+    assert [line.split(":")[0] for line in told] == [f"items.jsonl line {n}" for n in range(3, 9)]

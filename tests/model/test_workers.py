@@ -1,10 +1,13 @@
-"""Several workers with sharded parameters, and which runs shard them."""
+"""Several workers: sharded parameters, and a worker that dies while the others go on."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +34,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def command(workers: int, data: Path, out: Path, *more: str) -> list[str]:
+def command(workers: int, data: Path, out: Path, *more: str, restarts: int = 0) -> list[str]:
     return [
         sys.executable, "-m", "torch.distributed.run", "--standalone",
-        f"--nproc-per-node={workers}",
+        f"--nproc-per-node={workers}", f"--max-restarts={restarts}", "--monitor-interval=0.2",
         "-m", "model.train", "--sequences", str(data), "--out", str(out), *STEADY, *more,
     ]  # fmt: skip
 
@@ -42,6 +45,10 @@ def command(workers: int, data: Path, out: Path, *more: str) -> list[str]:
 def losses(folder: Path) -> dict[tuple[str, int], float]:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return {(r["stage"], r["step"]): r["loss"] for r in rows if "loss" in r}
+
+
+def children(pid: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.slow
@@ -56,6 +63,30 @@ def test_sharded_workers_learn_what_one_learns(data: Path, tmp_path: Path) -> No
     first, second = losses(one), losses(two)
     assert first.keys() == second.keys()
     assert np.allclose([first[k] for k in first], [second[k] for k in first], atol=2e-3)
+
+
+@pytest.mark.slow
+def test_the_workers_go_on_when_one_of_them_is_killed(data: Path, tmp_path: Path) -> None:
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    longer = ["--epochs", "30", "--patience", "30", "--save-every", "4"]
+    alone = [sys.executable, "-m", "model.train", "--sequences", str(data), "--out", str(whole)]
+    subprocess.run([*alone, *STEADY, *longer], check=True, capture_output=True)
+    process = subprocess.Popen(
+        command(2, data, out, *longer, restarts=2), stderr=subprocess.PIPE, text=True
+    )
+    work = tmp_path / "out.partial"
+    deadline = time.monotonic() + 300
+    while not list(work.glob("choose-*/place.json")) and time.monotonic() < deadline:
+        assert process.poll() is None, "the run ended before a worker could be killed"
+        time.sleep(0.01)
+    os.kill(children(process.pid)[1], signal.SIGKILL)
+    _, said = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    assert "going on after step" in said
+    first, second = losses(whole), losses(out)
+    assert first.keys() == second.keys()
+    # two workers add their gradients in another order than one: rounding, and no more
+    assert np.allclose([first[k] for k in first], [second[k] for k in first], atol=5e-3)
 
 
 def test_the_largest_size_is_sharded_by_default_and_others_when_asked() -> None:
