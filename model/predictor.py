@@ -20,6 +20,7 @@ from torch import Tensor
 
 from model.checkpoint import PRODUCTS, Loaded, Manifest, load_model
 from model.data.schema import Product
+from model.device import check_device
 from model.folder import CheckpointError
 from model.metrics import mask_seen
 from model.retrieval import FILE, ItemIndex, candidates
@@ -97,13 +98,15 @@ class Predictor:
     ) -> Self:
         """Check and read a model folder; raises `CheckpointError`. `threads` is process-wide.
 
+        A `device` that is not there raises `DataError`.
+
         `retrieval`: auto takes the index that training wrote for a large catalogue, if it did;
         approximate makes one in memory where there is none.
         """
         folder = Path(path)
         if threads is not None:
             torch.set_num_threads(threads)
-        loaded = load_model(folder, device)
+        loaded = load_model(folder, check_device(device))
         index: ItemIndex | None = None
         if retrieval != "exact" and FILE in loaded.manifest.files:
             try:

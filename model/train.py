@@ -31,6 +31,7 @@ from model import recipe
 from model.corpus import Corpus, read_corpus, read_items
 from model.data.files import DataError
 from model.data.schema import Product
+from model.device import check_device
 from model.fit import Run, train_model
 from model.folder import MANIFEST
 from model.runlog import say
@@ -134,7 +135,11 @@ def check_out(out: Path, overwrite: bool) -> None:
 def main(argv: Sequence[str] | None = None, workers: Workers | None = None) -> int:
     """Command line; returns the exit code. `workers`: those of a run without a shared disk."""
     args = parser().parse_args(argv)
-    workers = workers or Workers(args.device)
+    try:
+        workers = workers or Workers(check_device(args.device))
+    except DataError as error:
+        say(f"error: {error}")
+        return 2
     if args.threads:
         torch.set_num_threads(args.threads)
     try:
@@ -163,6 +168,9 @@ def main(argv: Sequence[str] | None = None, workers: Workers | None = None) -> i
         return 2
     except FloatingPointError as error:
         say(f"error: {error}")
+        return 1
+    except OSError as error:  # no such place, no right, no space left
+        say(f"error: {error.filename or args.out}: {error.strerror or error}; what was saved stays")
         return 1
     except KeyboardInterrupt:
         say("interrupted; the same command goes on from the last saved state")

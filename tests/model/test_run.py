@@ -171,3 +171,25 @@ def test_an_item_whose_id_cannot_stand_in_a_prediction_is_refused_with_its_line(
     path.write_text("\n".join(json.dumps(row) for row in rows) + "\n", encoding="utf-8")
     assert [row["item_id"] for row in read_items(path, told.append)] == ["a", "7"]
     assert [line.split(":")[0] for line in told] == [f"items.jsonl line {n}" for n in range(3, 9)]
+
+
+def test_a_place_that_cannot_be_written_is_one_line_and_exit_code_1(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = "/proc/no-such-place/model"
+    assert train.main(["--sequences", str(data), "--out", out, "--size", "tiny"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith("error: /proc/no-such-place")
+    assert not any("Traceback" in line for line in said)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense", "meta"])
+def test_a_device_that_is_not_there_is_one_line_and_exit_code_2(
+    device: str, data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--sequences", str(data), "--out", str(tmp_path / "out.tsv"), "--device", device]
+    assert predict.main(["--checkpoint", str(model), *given]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("error: device")
+    assert device in said[0]
