@@ -80,10 +80,11 @@ class JwtAuthProvider(Provider):
         return {} if data is None else {"issuer": data["bound_issuer"]}
 
     def remove(self, client: Any, props: Props) -> None:
-        entities = _only_here(client, props["path"])
-        client.sys.disable_auth_method(props["path"])
-        for entity in entities:  # Vault makes one at a workload's first login and would keep it
+        # Vault makes one at a workload's first login and would keep it. Before the method itself:
+        # whoever tries again after a failure finds those that are left only by way of it.
+        for entity in _only_here(client, props["path"]):
             client.adapter.delete(url=f"/v1/identity/entity/id/{entity}")
+        client.sys.disable_auth_method(props["path"])
 
 
 def _only_here(client: Any, path: str) -> list[str]:
