@@ -9,7 +9,8 @@ from pulumi.runtime import config as stack_config
 
 from infra.kueue import KueueError
 from infra.program import connection, deploy
-from infra.settings import SettingsError, parse
+from infra.settings import parse
+from infra.site_settings import SettingsError
 from infra.vault import VaultError, preflight
 
 

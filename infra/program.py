@@ -24,7 +24,8 @@ from infra.jobs import deploy_jobs, has_queues
 from infra.naming import PROJECT, name, selector
 from infra.pods import Image, Software
 from infra.program_cloud import deploy_cloud
-from infra.settings import PRODUCT_TEAM, Settings, SettingsError, Site, SiteName
+from infra.settings import PRODUCT_TEAM, Settings, SiteName
+from infra.site_settings import SettingsError, Site
 from infra.vault import Connection
 from infra.workloads import VaultSite
 

@@ -10,17 +10,24 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from datetime import date
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from infra.cloud_settings import Burst, Link
 from infra.naming import PROJECT, Identity
-from infra.queue_settings import CpuPool, GpuPool, Kueue, Team
+from infra.queue_settings import Kueue, Team
+from infra.site_settings import (
+    FromStand,
+    PodImage,
+    PrivateGateway,
+    SettingsError,
+    Site,
+    VaultServer,
+)
 from infra.training_settings import Artefacts, TrainingRun
 
 Stack = Literal["local", "staging", "prod"]
@@ -29,139 +36,14 @@ SiteName = Literal["private", "cloud"]
 PRODUCT_TEAM = "recommender"
 
 
-class SettingsError(Exception):
-    """Settings that cannot work; each line names the key, the value and the rule."""
-
-
 class _Frozen(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", alias_generator=lambda field: field.replace("_", "-")
     )
 
 
-class _FromStand(BaseModel):
-    """Written by `stand up`, which may say more than this program needs."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-def _private(net: IPv4Network) -> IPv4Network:
-    if not net.is_private:
-        raise ValueError("must be a private range (RFC 1918)")
-    return net
-
-
-PrivateCidr = Annotated[IPv4Network, AfterValidator(_private)]
 Name = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$")]
 TagValue = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
-
-
-class Volume(_FromStand):
-    """A folder of one node that a database may keep: the stand's answer to a storage class."""
-
-    node: str
-    path: str = Field(pattern=r"^/")
-
-
-class Site(_FromStand):
-    """One cluster that the program adopts."""
-
-    kubeconfig: Path
-    api: str = Field(pattern=r"^https://")
-    node_cidr: PrivateCidr
-    pod_cidr: PrivateCidr
-    service_cidr: PrivateCidr
-    real_nodes: bool = True
-    """False on a stand without root: pods are scheduled but nothing runs them."""
-    reaches_vault: bool = True
-    """False while no link joins the site to Vault's: its workloads are declared and wait for it."""
-    issuer: str = "https://kubernetes.default.svc"
-    """`iss` of the cluster's service-account tokens."""
-    gpu_pool: GpuPool | None = None
-    cpu_pool: CpuPool = CpuPool()
-    service_account_key_file: Path | None = None
-    """PEM with the public key of those tokens; without it Vault asks the API server's JWKS."""
-    storage_class: str | None = None
-    """Of the volumes that databases keep; None for the cluster's default."""
-    volumes: tuple[Volume, ...] = ()
-    """Stand only: declared as volumes, as nothing provisions them there."""
-    dns: str | None = None
-    """Address of a name server outside the cluster, `ip:port`; None for the cluster's own."""
-    service_host: str = Field(
-        default="", pattern=r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+)?$"
-    )
-    """Name by which clients reach the site's gateway; it stands on the certificate."""
-
-    @property
-    def ranges(self) -> dict[str, IPv4Network]:
-        """Everything of the site that the link may announce, by name."""
-        return {"nodes": self.node_cidr, "pods": self.pod_cidr, "services": self.service_cidr}
-
-    def ca_pem(self) -> str:
-        """The certificate that signs the API server's, from the kubeconfig.
-
-        Raises `SettingsError` when the file is missing or holds none.
-        """
-        import base64
-
-        where = self.kubeconfig.expanduser()
-        try:
-            raw: Any = yaml.safe_load(where.read_text(encoding="utf-8"))
-            cluster = cast("Mapping[str, Any]", raw["clusters"][0]["cluster"])
-            if "certificate-authority-data" in cluster:
-                return base64.b64decode(cluster["certificate-authority-data"]).decode()
-            file = where.parent / str(cluster["certificate-authority"])
-            return file.read_text(encoding="utf-8")
-        except OSError as error:
-            raise SettingsError(
-                f"kubeconfig is {where}: {error.strerror}; start the site or correct the path"
-            ) from None
-        except (KeyError, IndexError, TypeError, ValueError, yaml.YAMLError):
-            raise SettingsError(
-                f"kubeconfig is {where}: it names no cluster with a certificate authority"
-            ) from None
-
-
-class VaultServer(_FromStand):
-    """Vault, and the files on this machine that let the program log in."""
-
-    address: str = Field(pattern=r"^https://[^/:]+(:\d+)?$")
-    ca_file: Path
-    token_file: Path
-    namespace: str = ""
-    audit_file: str | None = None
-    """On the Vault server: a log that this stack keeps of every request; None to keep none."""
-
-    def ca_pem(self) -> str:
-        """The certificate that signs Vault's own. Raises `SettingsError` when it cannot be read."""
-        where = self.ca_file.expanduser()
-        try:
-            return where.read_text(encoding="utf-8")
-        except OSError as error:
-            raise SettingsError(
-                f"vault.ca_file is {where}: {error.strerror}; start Vault or correct the path"
-            ) from None
-
-
-class Program(_FromStand):
-    """A program that the stand's pods run from the host, and where its own libraries are."""
-
-    path: str = Field(pattern=r"^/")
-    libraries: str = ""
-
-
-class PodImage(_FromStand):
-    """What small helper pods run: a Python 3.11 or newer with its standard library."""
-
-    image: str
-    host_paths: tuple[str, ...] = ()
-    """Stand only: there is no registry, so the host's own files are mounted, read-only."""
-    python: str = "python3"
-    """Interpreter with the product's packages, for a local bento."""
-    project: str | None = None
-    """Where this project lies in the image, when it is not installed as a package."""
-    programs: dict[str, Program] = Field(default_factory=dict[str, Program])
-    """Stand only: what stands in for the images of `images`."""
 
 
 class Serving(_Frozen):
@@ -193,23 +75,7 @@ Digest = Annotated[
 ]
 
 
-class PrivateGateway(_FromStand):
-    """The machine at the private end of the link, where this program may write and run things."""
-
-    address: IPv4Address
-    """As the internet sees it."""
-    outside: tuple[IPv4Address, IPv4Address]
-    """The cloud's ends of the tunnels."""
-    inside: tuple[IPv4Network, IPv4Network]
-    """The /30 inside each tunnel."""
-    folder: str
-    """Where its files belong."""
-    apply: tuple[str, ...]
-    remove: tuple[str, ...]
-    """Commands that put the files to use, and that undo it."""
-
-
-class Endpoints(_FromStand):
+class Endpoints(FromStand):
     """The file `stand up` writes."""
 
     stand: str

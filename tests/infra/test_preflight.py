@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from infra.settings import PRODUCT_TEAM, SettingsError, parse
+from infra.settings import PRODUCT_TEAM, parse
+from infra.site_settings import SettingsError
 from tests.infra.declared import config
 
 POOL = {"count": 2, "most": 2, "gpus": 8, "cpus": 64, "memory_gib": 512}

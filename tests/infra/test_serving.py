@@ -14,7 +14,8 @@ from infra import bento_reference
 from infra.bento_reference import BentoReferenceError
 from infra.haproxy import PATHS, error_page
 from infra.program import deploy
-from infra.settings import Settings, SettingsError
+from infra.settings import Settings
+from infra.site_settings import SettingsError
 from tests.clouds.engine import Engine, build, strings
 
 DIGEST = "@sha256:" + "a" * 64

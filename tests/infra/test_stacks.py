@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from infra.clouds.burst import UnsupportedBurstError
-from infra.settings import SettingsError, parse
+from infra.settings import parse
+from infra.site_settings import SettingsError
 from policies.cost import bill
 from policies.cost_report import read_accepted
 from policies.engine import Plan, Row, run
