@@ -15,7 +15,7 @@ from tests.conftest import RunningStand
 # heartbeats, notes and copies that a control plane keeps by itself and drops in its own time
 PASSING = {"events", "leases", "endpoints", "endpointslices", "componentstatuses", "ipaddresses"}
 # whose names carry a hash, and which come and go with what owns them
-OWNED = {"pods", "replicasets", "controllerrevisions"}
+OWNED = {"pods", "replicasets", "controllerrevisions", "workloads"}
 
 
 def _kinds(client: Client) -> Iterator[tuple[str, str]]:
