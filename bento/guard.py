@@ -101,7 +101,7 @@ class Guard:
         self.app = app
         self.admission = admission
         # POST endpoints that are called from here, past the frameworks' middleware and routing:
-        # a third of the event loop's work for a request (docs/decisions.md)
+        # half of the event loop's work for a request (docs/decisions.md, 13)
         self.direct = direct or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
