@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 Json = dict[str, Any]
 TIMEOUT = 5.0  # seconds for a connection and for an answer
+PATIENCE = 180.0  # seconds until the pods of a site that was down must have come back
 
 
 class AskError(Exception):
@@ -78,6 +79,27 @@ def gateway_of(outputs: Json, site: str) -> Gateway:
         raise AskError(f"the stack has no gateway on site {site}; `pulumi up` first")
     host = str(urlsplit(str(found["url"])).hostname)
     return Gateway(str(found["gateway"]), host, str(outputs["servicesAuthority"]))
+
+
+def settled(gateway: Gateway, patience: float = PATIENCE) -> None:
+    """Return once the model answers: pods of a stand that was down start again by themselves,
+    and an update that changes nothing does not wait for them. Raises `AskError` after `patience`.
+    """
+    deadline, told = time.monotonic() + patience, False
+    while True:
+        try:
+            popular, _ = gateway.post("/recommend", {"user_id": "a-first-visitor", "k": 1})
+            history = [str(popular["items"][0]["item_id"])]
+            gateway.post("/recommend", {"history": history, "k": 1})
+            view(gateway, "a-first-visitor-of-the-report", history[0])
+            return
+        except AskError as error:
+            if time.monotonic() > deadline:
+                raise
+            if not told:
+                print(f"waiting for the service: {error}", file=sys.stderr, flush=True)
+                told = True
+            time.sleep(2)
 
 
 def view(gateway: Gateway, visitor: str, item: str) -> None:
@@ -139,9 +161,14 @@ def main() -> int:
     """Entry point: 0 answered, 1 not."""
     parser = argparse.ArgumentParser(prog="python -m local.ask", description=__doc__)
     parser.add_argument("--site", default="private", help="Whose gateway (private).")
+    parser.add_argument(
+        "--wait", type=float, default=PATIENCE, help=f"Seconds for pods to come up ({PATIENCE:g})."
+    )
     words = parser.parse_args()
     try:
-        print("\n".join(report(gateway_of(cast("Json", json.load(sys.stdin)), words.site))))
+        gateway = gateway_of(cast("Json", json.load(sys.stdin)), words.site)
+        settled(gateway, words.wait)
+        print("\n".join(report(gateway)))
     except AskError as error:
         print(f"ask: {error}", file=sys.stderr)
         return 1
