@@ -6,7 +6,7 @@ A load of recommendations goes through the entrance (`infra/entrance.py`, a real
 of 127.0.0.1) while a node, a tunnel, the cloud site and the private site vanish and come back: a
 cut site's packets are dropped, nothing says goodbye. `errors` is the time from the cut to the last
 failed request; `back` from the repair to the first answer of the site that was cut. Exit 0 when
-every target held, 1 when one was missed, 2 for wrong use. Writes out/failover.json.
+every target held, 1 when one was missed, 2 for wrong use. Writes out/bench/failover.json.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from local.paths import Folders, state
 from local.proc import run
 from local.waiting import wait_for
 
-OUT = Path("out/failover.json")
+OUT = Path("out/bench/failover.json")
 BODY = json.dumps({"user_id": "a-shopper", "k": 5})
 PATIENCE = 10.0  # seconds that a shopper waits
 TARGETS = {"cloud": 0.0, "private": 10.0}  # seconds with errors; 0 means no failed request at all
