@@ -8,10 +8,11 @@ Two workers of one torch thread each, one run, peers in turn, so that a busy mac
 service's processes spent on each, which other programs of a busy machine hardly change. `within`:
 the highest open-loop rate, in steps of a quarter, at which 99 % get a full answer and their p99
 stays within --limit-ms. `alone`: median time of one request at a time, beside a BentoML endpoint
-that does nothing. Only answers of the best tier count. Without --model the weights are random (as
-fast as trained ones) and stay in out/bench for the next call. From 100,000 items the model holds
-an index for approximate retrieval, as training writes it, over vectors in clusters; `--items
-1000000` needs about 4 GiB, and minutes to build the index, once. The peer scans the whole.
+that calls the same model in place, and beside one that does nothing. Only answers of the best tier
+count. Without --model the weights are random (as fast as trained ones) and stay in out/bench for
+the next call. From 100,000 items the model holds an index for approximate retrieval, as training
+writes it, over vectors in clusters; `--items 1000000` needs about 4 GiB, and minutes to build the
+index, once. The peer scans the whole.
 Writes out/bench/serve-<items>.json.
 """
 
@@ -170,13 +171,14 @@ def plain(stack: ExitStack, model: Path) -> Peer:
     )
 
 
-def bare(stack: ExitStack, work: Path) -> Peer:
+def bare(stack: ExitStack, work: Path, name: str, service: str, model: Path) -> Peer:
     port = free_port()
-    command = [sys.executable, "-m", "bentoml", "serve", "benchmarks.peers.bare_bento:Bare"]
-    env = {"BENTOML_HOME": str(work / "bare")}
-    return stack.enter_context(
-        running("bare bento", [*command, "--host", "127.0.0.1", "--port", str(port)], port, env)
-    )
+    command = [
+        sys.executable, "-m", "bentoml", "serve", f"benchmarks.peers.bare_bento:{service}",
+        "--host", "127.0.0.1", "--port", str(port),
+    ]  # fmt: skip
+    env = {"BENTOML_HOME": str(work / service), "PEER_MODEL": str(model)}
+    return stack.enter_context(running(name, command, port, env))
 
 
 def within(peer: Peer, bodies: list[bytes], limit_ms: float, seconds: float, start: float) -> float:
@@ -200,13 +202,14 @@ def compare(words: argparse.Namespace, model: Path, items: list[str], work: Path
     hurried = bodies_of(items, deadline_ms=max(5, round(words.limit_ms)))
     single = bodies_of(items, deadline_ms=None)
     with ExitStack() as stack:
-        ours, theirs, least = (
+        ours, theirs, alone, least = (
             bento(stack, model, work, words.deadline_ms),
             plain(stack, model),
-            bare(stack, work),
+            bare(stack, work, "bare, same model", "Model", model),
+            bare(stack, work, "bare, empty", "Bare", model),
         )
         both = (ours, theirs)
-        for peer in (*both, least):  # what is paid once
+        for peer in (*both, alone, least):  # what is paid once
             closed_loop(peer.url, patient if peer is ours else single, 4, words.seconds / 2)
         for number in range(words.rounds):
             print(f"round {number + 1} of {words.rounds}", file=sys.stderr, flush=True)
@@ -225,27 +228,27 @@ def compare(words: argparse.Namespace, model: Path, items: list[str], work: Path
                 start = max(5.0, 0.2 * saturated[peer.name].rate)
                 rate = within(peer, hurried, words.limit_ms, words.seconds, start)
                 note(peer, f"within {words.limit_ms:g} ms /s", rate)
-            for peer in (ours, least):
-                got = closed_loop(peer.url, patient if peer is ours else single, 1, words.seconds)
-                note(peer, "alone, median ms", quantile(got.full, 0.5))
-    return {"found": found, "ratios": table(found, ours.name, theirs.name, least.name)}
+            for other, what in ((alone, "alone, median ms"), (least, "alone, ms, to nothing")):
+                for peer in (ours, other):
+                    body = patient if peer is ours else single
+                    got = closed_loop(peer.url, body, 1, words.seconds / 2)
+                    note(peer, what, quantile(got.full, 0.5))
+    return {"found": found, "ratios": table(found, ours.name)}
 
 
-def table(
-    found: dict[str, dict[str, list[float]]], ours: str, theirs: str, least: str
-) -> dict[str, float]:
+def table(found: dict[str, dict[str, list[float]]], ours: str) -> dict[str, float]:
     """Print medians, and the median of each round's ratio; returns those ratios."""
     ratios: dict[str, float] = {}
     print(f"\n{'median of the rounds':<26} {'bento':>10} {'beside':>10}  {'peer':<16} {'ratio':>7}")
     for what, by_peer in found.items():
-        name = theirs if theirs in by_peer else least
+        name = next(peer for peer in by_peer if peer != ours)
         pairs = list(zip(by_peer[ours], by_peer[name], strict=True))
         # a machine that grows busy slows both of a round: its ratio stands where figures fall
         each = [a / b if b else float("inf") for a, b in pairs if a or b]
         ratios[what] = statistics.median(each) if each else float("nan")
         mine, other = (statistics.median(side) for side in zip(*pairs, strict=True))
         print(f"{what:<26} {mine:>10.2f} {other:>10.2f}  {name:<16} {ratios[what]:>7.2f}")
-    print(f"\nwanted: {WANTED:g} x the throughput, 1.30 x the bare endpoint's time")
+    print(f"\nwanted: {WANTED:g} x the throughput, 1.30 x the bare endpoint's time with the model")
     return ratios
 
 
