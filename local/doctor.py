@@ -15,6 +15,7 @@ from local.stand import ROOM, can_root
 from local.tools import build, debian, resolve
 
 LEAST_MEMORY = 4 << 30  # bytes available: 2.5 GiB for the stand, the rest for pods
+WATCHERS = 64  # inotify instances of the three nodes' kubelets and runtimes, with room
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,17 @@ def _for_nodes() -> list[Finding]:
         if line.startswith("CapEff")
     )
     closed = images.unreadable()
+    most = int(Path("/proc/sys/fs/inotify/max_user_instances").read_text(encoding="ascii"))
+    free = most - _watchers()
     return [
         Finding("overlay" in systems, "overlay file system", "`stand up` fails: no containers"),
         Finding(
             not lacking, f"control groups version {version}",
             f"`stand up` fails: no {', '.join(lacking)} controller for limits of pods",
+        ),
+        Finding(
+            free >= WATCHERS, f"inotify instances: {free} of {most} free",
+            f"nodes may stay NotReady: sysctl fs.inotify.max_user_instances={most + WATCHERS}",
         ),
         Finding(Path("/dev/kmsg").exists(), "/dev/kmsg", "`stand up` fails: kubelet reads it"),
         Finding(
@@ -71,6 +78,18 @@ def _for_nodes() -> list[Finding]:
             f"`stand up` fails: chmod o+rx {' '.join(map(str, closed))}",
         ),
     ]  # fmt: skip
+
+
+def _watchers() -> int:
+    """Inotify instances that this user's processes hold."""
+    held = 0
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            mine = link.lstat().st_uid == os.geteuid()
+            held += mine and str(link.readlink()) == "anon_inode:inotify"
+        except OSError:
+            continue  # ended meanwhile
+    return held
 
 
 def _tools(rooted: bool) -> list[Finding]:
