@@ -35,8 +35,17 @@ class Links:
 
     def score(self, histories: Sequence[NDArray[np.int64]], decay: float) -> Tensor:
         """Dense scores (B, V) of B histories."""
+        return self.add(torch.zeros(len(histories), len(self.items)), histories, decay)
+
+    def add(
+        self,
+        scores: Tensor,
+        histories: Sequence[NDArray[np.int64]],
+        decay: float,
+        weight: float = 1.0,
+    ) -> Tensor:
+        """Add `weight` times the histories' scores to scores (B, V), in place."""
         count = len(self.items)
-        scores = torch.zeros(len(histories) * count)
         recent = [history[-RECENT:] for history in histories]
         lengths = [len(items) for items in recent]
         if sum(lengths):
@@ -46,8 +55,8 @@ class Links:
             row = torch.from_numpy(np.repeat(np.arange(len(histories)), lengths))
             weights = self.weights[events] * torch.exp(-decay * age)[:, None]
             places = self.items[events] + row[:, None] * count
-            scores.index_add_(0, places.flatten(), weights.flatten())
-        return scores.view(len(histories), count)
+            scores.view(-1).index_add_(0, places.flatten(), weights.flatten(), alpha=weight)
+        return scores
 
     def strongest(
         self, history: NDArray[np.int64], decay: float

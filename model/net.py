@@ -61,10 +61,18 @@ class Block(nn.Module):
         self.gate_ffn = nn.Linear(width, width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, groups: list[Group]) -> Tensor:
-        """(N, W) -> (N, W)."""
-        attended = self.mix(self._attend(self.qkv(self.norm_attention(x)), groups))
-        x = x + torch.sigmoid(self.gate_attention(x)) * self.dropout(attended)
+    def forward(self, x: Tensor, groups: list[Group], ends: Tensor | None = None) -> Tensor:
+        """(N, W) -> (N, W); with `ends` (B,) only the last event of each sequence, (B, W).
+
+        The last block of a ranking needs no more: every event gives a key and a value, one asks.
+        """
+        normed = self.norm_attention(x)
+        if ends is None:
+            attended = self._attend(self.qkv(normed), groups)
+        else:
+            attended = self._attend_last(normed, groups, ends)
+            x = x.index_select(0, ends)
+        x = x + torch.sigmoid(self.gate_attention(x)) * self.dropout(self.mix(attended))
         swish, linear = self.rise(self.norm_ffn(x)).chunk(2, dim=-1)
         ffn = self.fall(self.dropout(F.silu(swish) * linear))
         return x + torch.sigmoid(self.gate_ffn(x)) * self.dropout(ffn)
@@ -78,6 +86,29 @@ class Block(nn.Module):
             # one event attends to itself alone: its value is the answer
             out = v if t == 1 else F.scaled_dot_product_attention(q, k, v, is_causal=True)
             parts.append(out.transpose(1, 2).reshape(b * t, -1).index_select(0, real))
+        return torch.cat(parts)
+
+    def _attend_last(self, normed: Tensor, groups: list[Group], ends: Tensor) -> Tensor:
+        """(N, W) -> (B, W): the last event of each sequence attends to all of its sequence."""
+        width = normed.shape[1]
+        weight, bias = self.qkv.weight, self.qkv.bias
+        queries = F.linear(normed.index_select(0, ends), weight[:width], bias[:width])
+        pairs = F.linear(normed, weight[width:], bias[width:])
+        lengths = torch.diff(ends, prepend=ends.new_full((1,), -1))
+        parts: list[Tensor] = []
+        first = 0
+        for take, _ in groups:
+            b, t = take.shape
+            rows = pairs.index_select(0, take.flatten()).view(b, t, 2, self.heads, -1)
+            k, v = rows.permute(2, 0, 3, 1, 4)  # each (b, H, t, W / H)
+            q = queries[first : first + b].view(b, self.heads, 1, -1)
+            mask: Tensor | None = None
+            if b > 1:  # a sequence alone has no padding
+                span = torch.arange(t, device=take.device)
+                mask = (span < lengths[first : first + b, None])[:, None, None]
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            parts.append(out.reshape(b, -1))
+            first += b
         return torch.cat(parts)
 
 
@@ -139,15 +170,19 @@ class Recommender(nn.Module):
         """Keys of the whole catalogue, (V, W)."""
         return self.as_keys(self.table())
 
-    def encode(self, batch: Packed, inputs: Tensor) -> Tensor:
-        """States after each event: inputs (N, W) are the events' item vectors -> (N, W)."""
+    def encode(self, batch: Packed, inputs: Tensor, *, last: bool = False) -> Tensor:
+        """States after each event: inputs (N, W) are the events' item vectors -> (N, W).
+
+        With `last` only after the last event of each sequence, (B, W) in the batch's order.
+        """
         x = inputs
         if self.training and self.config.item_dropout:
             hide = torch.rand(len(x), 1, device=x.device) < self.config.item_dropout
             x = torch.where(hide, self.hidden_item.to(x.dtype), x)
         x = self.dropout(x + self.position(batch.positions))
-        for block in self.blocks:
-            x = block(x, batch.groups)
+        deepest = len(self.blocks) - 1
+        for depth, block in enumerate(self.blocks):
+            x = block(x, batch.groups, batch.ends if last and depth == deepest else None)
         x = self.norm(x)
         if self.config.scores == "cosine":
             x = F.normalize(x, dim=-1) / self.config.temperature

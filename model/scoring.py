@@ -29,7 +29,7 @@ def encode(net: Recommender, histories: Sequence[NDArray[np.int64]]) -> Tensor:
     device = net.item.weight.device
     batch = pack([latest(h, net.config.max_length) for h in histories], net.config.max_length)
     batch = batch.to(device)
-    states = net.encode(batch, net.rows(batch.items))[batch.ends]
+    states = net.encode(batch, net.rows(batch.items), last=True)
     back = torch.from_numpy(np.argsort(batch.order)).to(device)
     return states.index_select(0, back).float()
 
@@ -65,7 +65,7 @@ def fused_scores(
     """`network_scores` plus `weight` times the links' scores."""
     scores = network_scores(net, keys, histories)
     if links is not None and weight > 0:
-        scores.add_(links.score(histories, decay), alpha=weight)
+        links.add(scores, histories, decay, weight)
     return scores
 
 

@@ -55,6 +55,16 @@ def test_packed_sequences_give_what_each_gives_alone(lengths: list[int]) -> None
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=9), st.integers(1, 3))
+def test_the_last_states_alone_are_those_among_all(lengths: list[int], layers: int) -> None:
+    net = network(layers=layers)
+    batch = pack(sequences(*lengths), 12)
+    rows = net.rows(batch.items)
+    every, last = net.encode(batch, rows)[batch.ends], net.encode(batch, rows, last=True)
+    torch.testing.assert_close(last, every, rtol=1e-4, atol=1e-5)
+
+
 def test_a_sequence_longer_than_the_network_is_refused_by_pack() -> None:
     with pytest.raises(ValueError, match="1 to 12 events"):
         pack(sequences(13), 12)
