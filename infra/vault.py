@@ -17,10 +17,7 @@ does not pay for a library that it does not use.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 from pulumi import Input, Output, ResourceOptions
@@ -33,116 +30,23 @@ from pulumi.dynamic import (
     UpdateResult,
 )
 
-CONNECT_TIMEOUT = 3.0  # seconds; with the next one every failure is reported within ten
-ANSWER_TIMEOUT = 6.0  # seconds
+from infra.vault_session import Connection, VaultError, preflight, remove_mount, session
+
+__all__ = [
+    "Connection",
+    "KvSecret",
+    "KvSecretProvider",
+    "Managed",
+    "Mount",
+    "MountProvider",
+    "Props",
+    "Provider",
+    "VaultError",
+    "found",
+    "preflight",
+]
 
 Props = dict[str, Any]
-
-
-class VaultError(Exception):
-    """A failure of Vault, told in one line: what was found and what to do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Connection:
-    """Where Vault is and which files prove who we are. Holds paths, never their contents."""
-
-    address: str
-    ca_file: str
-    token_file: str
-    namespace: str = ""
-
-    def props(self) -> dict[str, str]:
-        return asdict(self)
-
-
-def _read(path: str, what: str) -> str:
-    try:
-        return Path(path).expanduser().read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise VaultError(
-            f"Vault {what} cannot be read from {path}: {error.strerror}; "
-            "log in to Vault or correct the path in the stack's settings"
-        ) from None
-
-
-@contextmanager
-def session(connection: Mapping[str, str]) -> Generator[Any]:
-    """A logged-in hvac client; whatever goes wrong inside leaves as a one-line `VaultError`."""
-    import hvac
-    import requests
-    from hvac import exceptions as refused
-
-    address = connection["address"]
-    token = _read(connection["token_file"], "token")
-    ca_file = str(Path(connection["ca_file"]).expanduser())
-    _read(ca_file, "CA certificate")
-    direct = requests.Session()
-    direct.trust_env = False  # no proxy and no netrc between us and the secrets
-    direct.verify = ca_file
-    client = hvac.Client(
-        url=address,
-        token=token,
-        verify=ca_file,
-        timeout=cast("int", (CONNECT_TIMEOUT, ANSWER_TIMEOUT)),
-        namespace=connection.get("namespace") or None,
-        session=direct,
-    )
-    try:
-        yield client
-    except requests.exceptions.SSLError:
-        message = (
-            f"Vault at {address} shows a certificate that {ca_file} does not sign; "
-            "give the CA file of this Vault"
-        )
-    except requests.exceptions.Timeout:
-        message = (
-            f"Vault at {address} gave no answer within {CONNECT_TIMEOUT + ANSWER_TIMEOUT:.0f} s; "
-            "look at its load and its storage, then run the command again"
-        )
-    except requests.exceptions.ConnectionError:
-        message = f"Vault at {address} is not reachable; start it, then run the command again"
-    except refused.VaultDown:
-        message = f"Vault at {address} is sealed; unseal it, then run the command again"
-    except (refused.Forbidden, refused.Unauthorized):
-        message = (
-            f"Vault at {address} refuses the token in {connection['token_file']}; "
-            "log in again, or grant its policy the path that this stack writes"
-        )
-    except refused.InvalidPath as error:
-        message = (
-            f"Vault at {address} has nothing at {_path_of(error)}; "
-            "create it or correct the path, then run the command again"
-        )
-    except refused.VaultError as error:
-        reasons = cast("Sequence[str]", error.errors or []) or [type(error).__name__]
-        told = " ".join("; ".join(str(reason) for reason in reasons).split())
-        message = f"Vault at {address} refused {_path_of(error)}: {told}"
-    else:
-        return
-    raise VaultError(message)
-
-
-def _path_of(error: Any) -> str:
-    return str(error.url or "").partition("/v1/")[2] or "the request"
-
-
-def preflight(
-    connection: Connection, *, kv_mount: str = "", must_exist: Sequence[str] = ()
-) -> None:
-    """Refuse an update before its first change when Vault cannot serve it.
-
-    Looks at the seal, the token, and that every KV path in `must_exist` is there (metadata only:
-    no value is read). Raises `VaultError`.
-    """
-    from hvac import exceptions as refused
-
-    with session(connection.props()) as client:
-        if client.seal_status["sealed"]:
-            raise refused.VaultDown
-        client.auth.token.lookup_self()
-        for path in must_exist:
-            client.secrets.kv.v2.read_secret_metadata(path, mount_point=kv_mount)
 
 
 class Provider(ResourceProvider):
@@ -271,7 +175,7 @@ class MountProvider(Provider):
         return {"type": existing["type"], "description": existing["description"]}
 
     def remove(self, client: Any, props: Props) -> None:
-        client.sys.disable_secrets_engine(props["path"])
+        remove_mount(client, f"mounts/{props['path']}")
 
 
 def _mounts(client: Any) -> dict[str, Props]:

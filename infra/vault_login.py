@@ -8,6 +8,7 @@ from typing import Any
 from pulumi import Input, Output, ResourceOptions
 
 from infra.vault import Connection, Managed, Props, Provider, VaultError, found
+from infra.vault_session import remove_mount
 
 
 class PolicyProvider(Provider):
@@ -84,7 +85,7 @@ class JwtAuthProvider(Provider):
         # whoever tries again after a failure finds those that are left only by way of it.
         for entity in _only_here(client, props["path"]):
             client.adapter.delete(url=f"/v1/identity/entity/id/{entity}")
-        client.sys.disable_auth_method(props["path"])
+        remove_mount(client, f"auth/{props['path']}")
 
 
 def _only_here(client: Any, path: str) -> list[str]:

@@ -35,9 +35,10 @@ MAY_IMPORT_OURS: dict[str, set[str]] = {
     "infra/cloud_settings.py": set(),
     "infra/queue_settings.py": set(),
     "infra/training_settings.py": set(),
-    "infra/vault.py": set(),
+    "infra/vault_session.py": set(),
+    "infra/vault.py": {"infra.vault_session"},
     "infra/vault_engines.py": {"infra.vault"},
-    "infra/vault_login.py": {"infra.vault"},
+    "infra/vault_login.py": {"infra.vault", "infra.vault_session"},
     "infra/handover.py": set(),
     "infra/pods.py": {"infra.naming"},
     "infra/workloads.py": {

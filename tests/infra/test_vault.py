@@ -18,15 +18,8 @@ from pulumi.dynamic.dynamic import serialize_provider
 
 from infra import vault_engines as engines
 from infra import vault_login as login
-from infra.vault import (
-    ANSWER_TIMEOUT,
-    CONNECT_TIMEOUT,
-    Connection,
-    KvSecretProvider,
-    MountProvider,
-    VaultError,
-    preflight,
-)
+from infra.vault import Connection, KvSecretProvider, MountProvider, VaultError, preflight
+from infra.vault_session import ANSWER_TIMEOUT, CONNECT_TIMEOUT
 
 from .conftest import RealVault, start_vault
 
