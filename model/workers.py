@@ -18,6 +18,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 T = TypeVar("T")
+MEETING = timedelta(minutes=3)
+"""A neighbour that died before all have met is given up after this; torchrun starts them again."""
+WORK = timedelta(minutes=10)
+"""Longest that one worker may keep the others waiting: the first one prepares the data."""
 
 
 class Workers:
@@ -47,7 +51,9 @@ class Workers:
             store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
             dist.init_process_group(self._backend(), store=store, rank=0, world_size=1)
         else:
-            dist.init_process_group(self._backend(), timeout=timedelta(minutes=10))
+            dist.init_process_group(self._backend(), timeout=MEETING)
+            # the public call gives one time to both
+            cast("Any", dist.distributed_c10d)._set_pg_timeout(WORK, dist.group.WORLD)
         self._started = True
 
     def _backend(self) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +63,30 @@ def test_sharded_workers_learn_what_one_learns(data: Path, tmp_path: Path) -> No
     first, second = losses(one), losses(two)
     assert first.keys() == second.keys()
     assert np.allclose([first[k] for k in first], [second[k] for k in first], atol=2e-3)
+
+
+@pytest.mark.slow
+def test_the_workers_go_on_when_one_of_them_is_killed(data: Path, tmp_path: Path) -> None:
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    longer = ["--epochs", "30", "--patience", "30", "--save-every", "4"]
+    alone = [sys.executable, "-m", "model.train", "--sequences", str(data), "--out", str(whole)]
+    subprocess.run([*alone, *STEADY, *longer], check=True, capture_output=True)
+    process = subprocess.Popen(
+        command(2, data, out, *longer, restarts=3), stderr=subprocess.PIPE, text=True
+    )
+    work = tmp_path / "out.partial"
+    deadline = time.monotonic() + 300
+    while not list(work.glob("choose-*/place.json")) and time.monotonic() < deadline:
+        assert process.poll() is None, "the run ended before a worker could be killed"
+        time.sleep(0.01)
+    os.kill(children(process.pid)[1], signal.SIGKILL)
+    _, said = process.communicate(timeout=900)
+    assert process.returncode == 0, said
+    assert "going on after step" in said
+    first, second = losses(whole), losses(out)
+    assert first.keys() == second.keys()
+    # two workers add their gradients in another order than one: rounding, and no more
+    assert np.allclose([first[k] for k in first], [second[k] for k in first], atol=5e-3)
 
 
 def test_the_largest_size_is_sharded_by_default_and_others_when_asked() -> None:
