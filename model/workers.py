@@ -8,6 +8,7 @@ and each reads the last saved state: nothing here has to repair a group.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,8 +19,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 T = TypeVar("T")
-MEETING = timedelta(minutes=3)
-"""A neighbour that died before all have met is given up after this; torchrun starts them again."""
+ARRIVAL = timedelta(minutes=5)
+"""Longest wait for a neighbour to start; torchrun starts them all again after it."""
+MEETING = timedelta(seconds=30)
+"""Of one try to connect with each other. Gloo now and then loses a connection while it is made, and
+both ends wait for the other: seen on a loaded machine, once in five starts."""
+TRIES = 5
 WORK = timedelta(minutes=10)
 """Longest that one worker may keep the others waiting: the first one prepares the data."""
 
@@ -51,10 +56,32 @@ class Workers:
             store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
             dist.init_process_group(self._backend(), store=store, rank=0, world_size=1)
         else:
-            dist.init_process_group(self._backend(), timeout=MEETING)
-            # the public call gives one time to both
-            cast("Any", dist.distributed_c10d)._set_pg_timeout(WORK, dist.group.WORLD)
+            self._meet()
         self._started = True
+
+    def _meet(self) -> None:
+        """Connect with the other workers, again if a connection was lost while it was made."""
+        torch_dist = cast("Any", dist)
+        store, rank, count = next(torch_dist.rendezvous("env://", timeout=ARRIVAL))
+        for attempt in range(1, TRIES + 1):
+            # all are there before the short time of a try begins; each try has keys of its own
+            place = torch_dist.PrefixStore(f"meeting/{attempt}", store)
+            place.set(f"here/{rank}", "yes")
+            place.wait([f"here/{other}" for other in range(count)], ARRIVAL)
+            try:
+                dist.init_process_group(
+                    self._backend(), store=place, rank=rank, world_size=count, timeout=MEETING
+                )
+            except (RuntimeError, ValueError) as error:
+                if attempt == TRIES:
+                    raise
+                told = f"worker {rank}: no connection at try {attempt} of {TRIES}: {error}"
+                print(told, file=sys.stderr, flush=True)
+                continue
+            # older torch has it under a private name alone
+            private = torch_dist.distributed_c10d._set_pg_timeout
+            getattr(torch_dist, "set_timeout", private)(WORK, dist.group.WORLD)
+            return
 
     def _backend(self) -> str:
         return "nccl" if self.device.type == "cuda" else "gloo"
