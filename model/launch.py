@@ -1,6 +1,6 @@
 """What a training pod runs: `torchrun` again and again until the run is in the store.
 
-    python -m model.launch --workers 1:2 --leader HOST --endpoint … --run NAME … -- --size tiny
+    python -m model.launch --workers 1:2 --leader HOST --endpoint … --run-name NAME … -- --size tiny
 
 A lost neighbour ends torchrun's rendezvous; the pods that are left form a new one and go on from
 the newest state, with as many workers as there are (`MIN:MAX`). The leader, pod 0 of the job, hosts
@@ -29,7 +29,7 @@ def torchrun(args: argparse.Namespace, first: bool) -> list[str]:
     """The command of one rendezvous."""
     flags = [
         "--endpoint", args.endpoint, "--bucket", args.bucket, "--region", args.region,
-        "--keys", str(args.keys), "--run", args.run, "--sequences", args.sequences,
+        "--keys", str(args.keys), "--run-name", args.run_name, "--sequences", args.sequences,
         "--scratch", str(args.scratch),
     ]  # fmt: skip
     for name in ("ca", "items"):
@@ -39,37 +39,42 @@ def torchrun(args: argparse.Namespace, first: bool) -> list[str]:
     return [
         sys.executable, "-m", "torch.distributed.run",
         f"--nnodes={args.workers}", f"--nproc-per-node={args.processes}",
-        "--rdzv-backend=c10d", f"--rdzv-id={args.run}",
+        "--rdzv-backend=c10d", f"--rdzv-id={args.run_name}",
         f"--rdzv-endpoint={args.leader}:{args.port}", f"--rdzv-conf={conf}",
         "--max-restarts=3", "--monitor-interval=1", "--local-addr=" + args.address,
         "-m", "model.remote", *flags, "--", *args.train,
     ]  # fmt: skip
 
 
+def parser() -> argparse.ArgumentParser:
+    """Flags of the launcher; those of `model.train` follow `--`."""
+    made = argparse.ArgumentParser(prog="python -m model.launch", description=__doc__)
+    made.add_argument("--workers", required=True, help="pods that take part, MIN:MAX")
+    made.add_argument("--processes", default="1", help="worker processes of a pod (its GPUs)")
+    made.add_argument("--leader", required=True, help="name of pod 0")
+    made.add_argument("--port", type=int, default=PORT)
+    made.add_argument("--address", default=os.environ.get("POD_IP", "127.0.0.1"))
+    made.add_argument("--join", type=int, default=120, help="seconds to wait for MIN pods")
+    made.add_argument("--tries", type=int, default=60, help="rendezvous before giving up")
+    add_place(made)
+    return made
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m model.launch", description=__doc__)
-    parser.add_argument("--workers", required=True, help="pods that take part, MIN:MAX")
-    parser.add_argument("--processes", default="1", help="worker processes of a pod (its GPUs)")
-    parser.add_argument("--leader", required=True, help="name of pod 0")
-    parser.add_argument("--port", type=int, default=PORT)
-    parser.add_argument("--address", default=os.environ.get("POD_IP", "127.0.0.1"))
-    parser.add_argument("--join", type=int, default=120, help="seconds to wait for MIN pods")
-    parser.add_argument("--tries", type=int, default=60, help="rendezvous before giving up")
-    add_place(parser)
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     first = os.environ.get("JOB_COMPLETION_INDEX", "0") == "0"
     args.scratch.mkdir(parents=True, exist_ok=True)
     refused = args.scratch / REFUSED
     refused.unlink(missing_ok=True)
     for attempt in range(1, args.tries + 1):
         try:
-            done = artefacts.finished(Store(place_of(args)), args.run)
+            done = artefacts.finished(Store(place_of(args)), args.run_name)
         except StoreError as error:
             say(f"attempt {attempt}: {error}")
         else:
             if done is not None:
-                say(f"run {args.run} is in the store: version {done.version}")
+                say(f"run {args.run_name} is in the store: version {done.version}")
                 return 0
             say(f"attempt {attempt}: rendezvous at {args.leader}")
             ended = subprocess.run(torchrun(args, first), check=False).returncode

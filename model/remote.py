@@ -34,7 +34,10 @@ def add_place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--region", default="eu-central-1")
     parser.add_argument("--keys", type=Path, required=True, help="folder: access-key, secret-key")
     parser.add_argument("--ca", type=Path, help="certificate that signs the store's")
-    parser.add_argument("--run", required=True, help="name of the run, the same on all workers")
+    # not --run: torchrun takes it for one of its own
+    parser.add_argument(
+        "--run-name", required=True, help="name of the run, the same on all workers"
+    )
     parser.add_argument("--sequences", required=True, help="key of the sequences in the bucket")
     parser.add_argument("--items", help="key of the item descriptions")
     parser.add_argument("--scratch", type=Path, required=True, help="folder of this worker alone")
@@ -105,16 +108,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = ["--sequences", str(_fetched(store, args.sequences, scratch)), "--out", str(out)]
         if args.items:
             given += ["--items", str(_fetched(store, args.items, scratch))]
-        workers = RemoteWorkers(store, args.run, out.with_name("model.partial"), scratch, "auto")
-        sender = Sender(store, args.run, out.with_name("model.partial"), scratch)
+        workers = RemoteWorkers(
+            store, args.run_name, out.with_name("model.partial"), scratch, "auto"
+        )
+        sender = Sender(store, args.run_name, out.with_name("model.partial"), scratch)
         if workers.first:
             sender.start()
         code = train.main([*given, *args.train, "--overwrite"], workers)
         sender.done.set()
         if code != 0 or not workers.first:
             return _told(args.scratch, code)
-        artefacts.push_model(store, args.run, out)
-        verdict = artefacts.promote(store, args.run)
+        artefacts.push_model(store, args.run_name, out)
+        verdict = artefacts.promote(store, args.run_name)
     except StoreError as error:
         say(f"error: {error}")
         return 1

@@ -259,7 +259,7 @@ class Training(ComponentResource):
             "--leader", f"{job}-0.{TRAINING}", "--port", str(RENDEZVOUS_PORT),
             "--endpoint", args.store.endpoint, "--bucket", args.store.bucket,
             "--region", args.store.region, "--keys", SECRETS,
-            "--run", run.name, "--sequences", run.sequences, "--scratch", SCRATCH,
+            "--run-name", run.name, "--sequences", run.sequences, "--scratch", SCRATCH,
         ]  # fmt: skip
         if args.store.ca_pem is not None:
             command += ["--ca", "/vault-agent/store-ca.crt"]

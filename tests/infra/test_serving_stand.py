@@ -16,6 +16,7 @@ import hvac
 import pytest
 from hvac import exceptions as refused
 
+from benchmarks import served
 from local.ask import Gateway, gateway_of
 from tests.conftest import RunningStand
 from tests.infra.load import Load
@@ -62,6 +63,16 @@ def test_a_recommendation_comes_through_the_gateway_over_verified_tls(gateway: G
     stranger = ssl.create_default_context()
     with pytest.raises(ssl.SSLCertVerificationError):
         type(gateway.connect())(gateway, stranger).connect()
+
+
+def test_the_service_answers_what_the_model_says_offline(
+    deployed: Stack, gateway: Gateway, tmp_path: Path
+) -> None:
+    model = served.shipped_model(deployed.outputs()["private"]["bento"])
+    users = served.sequences_of(None, tmp_path)[:300]
+    found = served.compare(gateway, model, users, tmp_path, close=1e-4)
+    assert found.same + found.swapped == len(users), found
+    assert found.swapped < len(users) / 20
 
 
 def test_the_gateway_shows_no_metrics(gateway: Gateway) -> None:

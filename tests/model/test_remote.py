@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch.distributed.run import get_args_parser
 
-from model import artefacts
+from model import artefacts, launch
 from model.artefacts import Place, Store, StoreError
 from tests.plugins.cluster import free_port, tool
 
@@ -129,3 +130,17 @@ def test_keys_that_were_not_delivered_are_missed_by_name(place: Place, tmp_path:
     absent = Place(endpoint=place.endpoint, bucket="b", region="r", keys=tmp_path / "none")
     with pytest.raises(StoreError, match="no key of the store in"):
         Store(absent)
+
+
+def test_torchrun_takes_no_flag_of_a_worker_for_its_own(place: Place, tmp_path: Path) -> None:
+    flags = [
+        "--endpoint", place.endpoint, "--bucket", "b", "--region", "r", "--keys", "k",
+        "--ca", "c", "--run-name", "run", "--sequences", "s", "--items", "i",
+        "--scratch", str(tmp_path),
+    ]  # fmt: skip
+    own = ["--workers", "1:2", "--leader", "host", *flags, "--", "--size", "tiny"]
+    command = launch.torchrun(launch.parser().parse_args(own), first=True)
+    assert command[1:3] == ["-m", "torch.distributed.run"]
+    parsed = get_args_parser().parse_args(command[3:])
+    assert parsed.training_script == "model.remote"
+    assert sorted(parsed.training_script_args) == sorted([*flags, "--", "--size", "tiny"])
