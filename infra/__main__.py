@@ -7,6 +7,7 @@ import os
 import pulumi
 from pulumi.runtime import config as stack_config
 
+from infra.clouds.burst import UnsupportedBurstError
 from infra.kueue import KueueError
 from infra.program import connection, deploy
 from infra.settings import parse
@@ -25,7 +26,7 @@ def main() -> None:
         if not pulumi.runtime.is_dry_run():  # a preview asks Vault nothing
             preflight(connection(settings))
         deploy(settings)
-    except (KueueError, SettingsError, VaultError) as error:
+    except (KueueError, SettingsError, UnsupportedBurstError, VaultError) as error:
         raise pulumi.RunError(str(error)) from None
 
 

@@ -34,6 +34,15 @@ class Pool(_Frozen):
     disk_gib: int = Field(default=200, ge=50)
 
 
+class Karpenter(BaseModel):
+    """Written by `stand up`: the cloud site's autoscaler and what it may order."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    zones: tuple[str, ...] = Field(min_length=1)
+    types: tuple[str, ...] = Field(min_length=1)
+
+
 class Access(_Frozen):
     """A service account in the cloud cluster and the artefact prefixes it may use."""
 

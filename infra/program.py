@@ -23,7 +23,7 @@ from infra.handover import Target
 from infra.jobs import deploy_jobs, has_queues
 from infra.naming import PROJECT, name, selector
 from infra.pods import Image, Software
-from infra.program_cloud import deploy_cloud
+from infra.program_cloud import deploy_cloud, deploy_simulated
 from infra.settings import PRODUCT_TEAM, Settings, SiteName
 from infra.site_settings import SettingsError, Site
 from infra.vault import Connection
@@ -99,6 +99,8 @@ def deploy(settings: Settings) -> None:
         if has_queues(settings, site):
             spaces = {each: one.namespace for each, one in teams.items()}
             deploy_jobs(settings, provider, vault, store, image, spaces)
+        if site == "cloud":
+            deploy_simulated(settings, provider)
         serves = runs and site in settings.serving.sites
         way_in = _serve(settings, site, provider, store, image, bento, team) if serves else None
         pulumi.export(

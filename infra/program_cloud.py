@@ -5,13 +5,17 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 
 import pulumi
+import pulumi_kubernetes as k8s
 
-from infra.clouds.aws import AwsBurst
+from infra.cloud_settings import Pool
+from infra.clouds.aws import CAPABILITIES, AwsBurst
 from infra.clouds.burst import BurstArgs, BurstOutputs, GpuPool, Internet, Workload
+from infra.clouds.kwok import KwokBurst, KwokBurstArgs
 from infra.components.vpn_keys import tunnel_keys
 from infra.components.vpn_link import VpnLink, VpnLinkArgs
 from infra.components.vpn_settings import LinkSettings
 from infra.settings import Settings
+from infra.site_settings import SettingsError
 from infra.vault import Connection
 
 
@@ -25,6 +29,32 @@ def deploy_cloud(settings: Settings, vault: Connection, mount: pulumi.Input[str]
     link = link_settings(settings)
     if link is not None:
         _link(settings, site.outputs, link, tunnel_keys("cloud", vault, link, mount=mount))
+
+
+def deploy_simulated(settings: Settings, provider: k8s.Provider) -> None:
+    """The GPU pools of the stand's cloud site, under the limits that AWS would have."""
+    karpenter = settings.sites["cloud"].karpenter
+    if not settings.cloud_pools or karpenter is None:
+        return
+    KwokBurst(
+        "burst",
+        KwokBurstArgs(
+            identity=settings.identity,
+            provider=provider,
+            gpu_pools=gpu_pools(settings.cloud_pools),
+            capabilities=CAPABILITIES,
+            zones=karpenter.zones,
+            sold=karpenter.types,
+        ),
+    )
+
+
+def gpu_pools(wanted: tuple[Pool, ...]) -> tuple[GpuPool, ...]:
+    """The settings' pools as the clouds' modules take them."""
+    try:
+        return tuple(GpuPool(**pool.model_dump()) for pool in wanted)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
 
 
 def _link(
@@ -75,7 +105,7 @@ def burst_args(settings: Settings) -> BurstArgs | None:
         service_cidr=wanted.service_cidr,
         site_cidrs=site_ranges(settings),
         admin_principals=wanted.admin_principals,
-        gpu_pools=tuple(GpuPool(**pool.model_dump()) for pool in wanted.gpu_pools),
+        gpu_pools=gpu_pools(wanted.gpu_pools),
         node_image=wanted.node_image,
         workloads=tuple(Workload(**access.model_dump()) for access in wanted.workloads),
         repositories=wanted.repositories,

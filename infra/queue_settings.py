@@ -18,8 +18,7 @@ class GpuPool(_Described):
     """GPU nodes of one site, all alike."""
 
     count: int = Field(ge=0)
-    """Nodes that are there; of a pool that grows, `most`."""
-    most: int = Field(ge=0)
+    """Nodes that are there."""
     gpus: int = Field(gt=0)
     """Of one node, like the two below."""
     cpus: int = Field(gt=0)

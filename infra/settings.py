@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from infra.cloud_settings import Burst, Link
+from infra.cloud_settings import Burst, Link, Pool
 from infra.naming import PROJECT, Identity
 from infra.queue_settings import Kueue, Team
 from infra.site_settings import (
@@ -126,6 +126,8 @@ class Settings(_Frozen):
     """The cloud site that takes peaks; None where the stack has none of its own."""
     link: Link | None = None
     """The tunnels to `burst`."""
+    cloud_pools: tuple[Pool, ...] = ()
+    """Stand only: GPU pools of the adopted cloud site; a `burst` site has its own."""
     unreachable: tuple[SiteName, ...] = ()
     """Sites to leave alone until they are back: their objects stay in the state untouched."""
     secret_rotation: Name | Annotated[str, Field(pattern=r"^[0-9]{1,9}$")] = "1"  # noqa: S105
@@ -162,6 +164,12 @@ class Settings(_Frozen):
             )
         if self.link is not None and self.burst is None:
             raise ValueError("link has no `burst` to lead to; describe the cloud site or drop link")
+        cloud = self.sites.get("cloud")
+        if self.cloud_pools and (cloud is None or cloud.karpenter is None):
+            raise ValueError(
+                "cloud-pools needs an autoscaler in sites.cloud; set `autoscaler: true` in the "
+                "stand's settings and run `stand up`, or use burst.gpu-pools"
+            )
         if unknown := set(self.unreachable) - set(self.sites):
             raise ValueError(f"unreachable names {sorted(unknown)}; sites has {sorted(self.sites)}")
         return self

@@ -14,6 +14,7 @@ from typing import Annotated, Any, cast
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from infra.cloud_settings import Karpenter
 from infra.queue_settings import CpuPool, GpuPool
 
 
@@ -59,6 +60,8 @@ class Site(FromStand):
     """`iss` of the cluster's service-account tokens."""
     gpu_pool: GpuPool | None = None
     cpu_pool: CpuPool = CpuPool()
+    karpenter: Karpenter | None = None
+    """Stand only: the autoscaler with simulated nodes that `cloud-pools` are given to."""
     service_account_key_file: Path | None = None
     """PEM with the public key of those tokens; without it Vault asks the API server's JWKS."""
     storage_class: str | None = None

@@ -8,12 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-from local import cleanup, doctor, engine, gpu, layout, owner, proc, settings, status
-from local.control_plane import ControlPlane
+from local import cleanup, doctor, engine, layout, owner, proc, settings, status
 from local.errors import StandError
 from local.link.attached import StandLink
 from local.paths import Folders, state, write_private
-from local.settings import SITES
 from local.stand import Stand, can_root, node_record, note_link
 from local.tools import resolve
 from local.tools.table import GROUPS
@@ -72,11 +70,6 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("bin", help="the folder of links to the tools, for PATH").set_defaults(
         run=_bin
     )
-
-    scale = commands.add_parser("scale", help="set the number of simulated GPU nodes of a site")
-    scale.add_argument("site", choices=SITES)
-    scale.add_argument("count", type=int)
-    scale.set_defaults(run=_scale)
 
     link = commands.add_parser("link", help="the link between the sites, as the program wrote it")
     link.add_argument("what", choices=("up", "down"))
@@ -154,18 +147,6 @@ def _tools(words: argparse.Namespace) -> int:
 
 def _bin(_: argparse.Namespace) -> int:
     print(_folders().root / "bin")
-    return 0
-
-
-def _scale(words: argparse.Namespace) -> int:
-    folders = _folders()
-    where = layout.read(folders)
-    if where is None:
-        raise StandError(f"no stand in {folders.root}", "run `stand up`")
-    plane = ControlPlane(folders, where.sites[words.site], resolve.Tools({}))
-    pool = settings.load().site(words.site).gpu_nodes
-    gpu.scale(plane.client, words.site, pool, words.count)
-    say(f"{words.site}: {len(gpu.existing(plane.client))} simulated GPU nodes")
     return 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from local.errors import StandError
 from local.kube import ApiError, Client, Json
 from local.settings import GpuPool
 
@@ -31,7 +30,7 @@ def shape(site: str, pool: GpuPool) -> Json:
 
 
 def template(site: str, pool: GpuPool) -> Json:
-    """A Node without a name. Whatever creates nodes from zero starts from this."""
+    """A Node without a name."""
     resources = {
         "cpu": str(CPUS), "memory": f"{MEMORY_GIB}Gi", "ephemeral-storage": "1Ti", "pods": "110",
         "nvidia.com/gpu": str(pool.gpus),
@@ -67,10 +66,19 @@ def names(site: str, count: int) -> list[str]:
     return [f"{site}-gpu-{index:02d}" for index in range(count)]
 
 
+def _simulated(client: Client) -> list[Json]:
+    """The nodes that KWOK keeps alive, whoever made them."""
+    key, value = ANNOTATION
+    return [
+        node
+        for node in client.items("/api/v1/nodes")
+        if (node["metadata"].get("annotations") or {}).get(key) == value
+    ]
+
+
 def existing(client: Client) -> list[str]:
-    """Names of the simulated nodes that are there, whoever made them."""
-    found = client.items(f"/api/v1/nodes?labelSelector={LABEL[0]}%3D{LABEL[1]}")
-    return sorted(str(node["metadata"]["name"]) for node in found)
+    """Names of the simulated nodes that are there."""
+    return sorted(str(node["metadata"]["name"]) for node in _simulated(client))
 
 
 def add(client: Client, site: str, pool: GpuPool, count: int) -> int:
@@ -92,24 +100,10 @@ def add(client: Client, site: str, pool: GpuPool, count: int) -> int:
     return made
 
 
-def scale(client: Client, site: str, pool: GpuPool, count: int) -> None:
-    """Exactly `count` nodes of the pool. Nodes that other components named stay."""
-    if not 0 <= count <= pool.most:
-        raise StandError(
-            f"{count} GPU nodes asked for {site}, it may have 0 to {pool.most}", code=2
-        )
-    add(client, site, pool, count)
-    keep = set(names(site, count))
-    for name in existing(client):
-        if name in set(names(site, pool.most)) - keep:
-            client.delete(f"/api/v1/nodes/{name}")
-
-
 def ready(client: Client) -> int:
     """How many simulated nodes are Ready."""
-    found = client.items(f"/api/v1/nodes?labelSelector={LABEL[0]}%3D{LABEL[1]}")
     return sum(
         any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-        for node in found
+        for node in _simulated(client)
         if (conditions := node["status"].get("conditions") or [])
     )

@@ -98,7 +98,7 @@ class Layout:
 _PORTS = {
     "api": API_PORT, "etcd": 2379, "etcd-peer": 2380, "controller-manager": 10257,
     "scheduler": 10259, "kwok": 10247, "dns": 53, "dns-health": 8181, "proxy-health": 10256,
-    "proxy-metrics": 10249, "artefacts": 7070,
+    "proxy-metrics": 10249, "artefacts": 7070, "karpenter": 8081, "karpenter-metrics": 8080,
 }  # fmt: skip
 
 

@@ -26,24 +26,20 @@ class GpuPool(_Frozen):
     """Simulated GPU nodes of one site: the real scheduler sees them, no kernel runs on them."""
 
     count: int = Field(ge=0, le=MOST_NODES)
-    most: int = Field(ge=0, le=MOST_NODES)
     gpus: int = Field(gt=0, le=16)  # whole devices per node
-
-    @model_validator(mode="after")
-    def _within(self) -> Self:
-        if self.count > self.most:
-            raise ValueError(f"count is {self.count}, more than most ({self.most})")
-        return self
 
 
 class SiteSettings(_Frozen):
     real_nodes: int = Field(ge=0, le=4)
     gpu_nodes: GpuPool
+    autoscaler: bool = False  # Karpenter; its simulated nodes come beside `gpu_nodes`
 
 
 class StandSettings(_Frozen):
-    private: SiteSettings = SiteSettings(real_nodes=2, gpu_nodes=GpuPool(count=8, most=8, gpus=8))
-    cloud: SiteSettings = SiteSettings(real_nodes=1, gpu_nodes=GpuPool(count=0, most=16, gpus=8))
+    private: SiteSettings = SiteSettings(real_nodes=2, gpu_nodes=GpuPool(count=8, gpus=8))
+    cloud: SiteSettings = SiteSettings(
+        real_nodes=1, gpu_nodes=GpuPool(count=0, gpus=8), autoscaler=True
+    )
     # Programs that workloads run from the mounted tools folder; names of the pinned table.
     workload_tools: tuple[str, ...] = ()
     # A site takes the first /16 below that no route or address of this host touches.

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from local import cleanup, gpu, images, layout, net, owner, proc
+from local import cleanup, gpu, images, karpenter, layout, net, owner, proc
 from local.artefacts import Artefacts
 from local.control_plane import ControlPlane
 from local.errors import StandError
+from local.karpenter import Karpenter
 from local.kube import Json
 from local.layout import Layout, real_node_names
 from local.link.attached import StandLink
@@ -191,6 +192,8 @@ class Stand:
             "gpu": lambda: self._gpu(supervisor, plane),
             "artefacts": lambda: supervisor.ensure(Artefacts(plane).part()),
         }
+        if wanted.autoscaler:
+            jobs["karpenter"] = lambda: self._karpenter(supervisor, Karpenter(plane))
         if self.rooted:
             jobs["dns"] = lambda: self._dns(supervisor, plane)
         for node in nodes:
@@ -211,10 +214,6 @@ class Stand:
         supervisor.ensure(plane.kwok())
         site = plane.site.name
         pool = self.settings.site(site).gpu_nodes
-        write_private(
-            self.folders.site(site) / "gpu-node.json",
-            json.dumps(gpu.template(site, pool), indent=1),
-        )
         gpu.add(plane.client, site, pool, pool.count)
         want = len(gpu.existing(plane.client))
         if not wait_for(lambda: gpu.ready(plane.client) >= want, 180):
@@ -222,6 +221,10 @@ class Stand:
                 f"{site}: {gpu.ready(plane.client)} of {want} simulated nodes are Ready",
                 f"read {self.folders.logs}/{site}.kwok.log",
             )
+
+    def _karpenter(self, supervisor: Supervisor, autoscaler: Karpenter) -> None:
+        autoscaler.define()
+        supervisor.ensure(autoscaler.part())
 
     def _node(self, supervisor: Supervisor, node: Node) -> None:
         netns = net.ensure_node(node.plane.site, node.name, node.index)
@@ -303,9 +306,9 @@ def write_endpoints(
             "issuer": plane.issuer,
             "service_account_key_file": str(signing_pair(plane.pki).cert),
             "gpu_pool": {
-                "template": str(folders.site(name) / "gpu-node.json"),
-                "count": pool.count, "most": pool.most, **gpu.shape(site.name, pool),
+                "count": pool.count, **gpu.shape(site.name, pool),
             },
+            "karpenter": karpenter.described() if settings.site(name).autoscaler else None,
         }  # fmt: skip
     described = {
         "stand": where.stand,

@@ -11,6 +11,8 @@ from local import gpu, layout, proc
 from local.artefacts import Artefacts
 from local.control_plane import ControlPlane, http_ok, https_ok
 from local.errors import StandError
+from local.karpenter import PART as KARPENTER
+from local.karpenter import Karpenter
 from local.kube import ApiError
 from local.layout import Layout, SiteLayout, real_node_names
 from local.link.attached import PARTS as LINK_PARTS
@@ -47,6 +49,8 @@ def expected(settings: StandSettings, where: Layout) -> list[str]:
     found: list[str] = []
     for site in SITES:
         parts = ["etcd", "api", "controller-manager", "scheduler", "kwok", "artefacts"]
+        if settings.site(site).autoscaler:
+            parts.append(KARPENTER)
         if where.rooted:
             parts.append("dns")
             if settings.site(site).real_nodes:
@@ -74,7 +78,8 @@ def collect(folders: Folders, settings: StandSettings) -> list[Line]:
 def _line(folders: Folders, where: Layout, name: str) -> Line:
     record = Record.read(record_path(folders, name))
     if record is None:
-        return Line(name, "down", "", "", "simulated" if name.endswith("kwok") else "real", None, 0)
+        kind = "simulated" if name.endswith(("kwok", KARPENTER)) else "real"
+        return Line(name, "down", "", "", kind, None, 0)
     pid = record.identity.pid
     if not record.identity.alive():
         return Line(name, "dead", record.address, record.version, record.kind, None, 0)
@@ -104,6 +109,12 @@ def _answers(folders: Folders, where: Layout, name: str) -> tuple[bool, str]:
             return http_ok(site.address, site.ports["kwok"], "/healthz"), (
                 f"{gpu.ready(plane.client)} simulated GPU nodes Ready"
             )
+        except ApiError as error:
+            return False, str(error)[:80]
+    if part == KARPENTER:
+        autoscaler = Karpenter(plane)
+        try:
+            return autoscaler.answers(), f"{autoscaler.ordered()} simulated GPU nodes ordered"
         except ApiError as error:
             return False, str(error)[:80]
     return _healthy(plane, site, part), ""

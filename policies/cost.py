@@ -150,6 +150,8 @@ def _whose(resource: Resource) -> tuple[str, str]:
 
 def _items(resource: Resource, books: _Books) -> Iterator[Item]:
     kind = resource.kind
+    if any(fnmatchcase(kind, pattern) for pattern in books.settings.free):
+        return
     if kind in _FIXED:
         running, used = _FIXED[kind]
         for sku in running:
@@ -160,17 +162,17 @@ def _items(resource: Resource, books: _Books) -> Iterator[Item]:
                 yield Item(sku, amount, note="assumed use")
     elif kind in _HANDLERS:
         yield from _HANDLERS[kind](resource, books)
-    elif not _bears_no_price(resource, books.settings):
+    elif not _bears_no_price(resource):
         raise Unpriced(
             f"{resource.type} is not on the price list; add it to policies/cost.py, "
             "or its pattern to cost.free with a reason"
         )
 
 
-def _bears_no_price(resource: Resource, settings: CostSettings) -> bool:
+def _bears_no_price(resource: Resource) -> bool:
     if resource.is_kubernetes and resource.kind.split("/")[0] in _STEERING:
         return True
-    return any(fnmatchcase(resource.kind, pattern) for pattern in (*_FREE, *settings.free))
+    return any(fnmatchcase(resource.kind, pattern) for pattern in _FREE)
 
 
 def _all_month(sku: str, books: _Books, count: Decimal = Decimal(1)) -> Item:

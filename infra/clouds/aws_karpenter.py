@@ -1,7 +1,5 @@
-"""Karpenter's AWS side and its node pools: GPU nodes from zero, spot first, under a ceiling.
+"""Karpenter's AWS side: its queue, its rights, the class of its nodes, and the node pools.
 
-Two NodePools per pool of the settings: spot with the higher weight, on-demand as the second
-choice. Karpenter's limits count per NodePool, so the ceiling is the sum of the two by construction.
 The rights follow the project's own CloudFormation template, less what a fixed instance profile
 makes unnecessary (creating and deleting profiles).
 """
@@ -23,14 +21,15 @@ from infra.clouds.aws_account import (
     document,
     pod_trust,
 )
-from infra.clouds.burst import Capabilities, Capacity, GpuPool, dump, usable_types
+from infra.clouds.burst import Capabilities, GpuPool, dump
+from infra.clouds.burst_pools import API as POOLS
+from infra.clouds.burst_pools import NodeClass, node_pools
 
 NAMESPACE = (
     "kube-system"  # its pods must never be evicted for want of quota, as the project advises
 )
 SERVICE_ACCOUNT = "karpenter"
-SPOT_WEIGHT, ON_DEMAND_WEIGHT = 100, 10
-GPU_TAINT = "nvidia.com/gpu"
+NODE_CLASS = NodeClass(group="karpenter.k8s.aws", kind="EC2NodeClass")
 INTERRUPTIONS = {
     "health": {"source": ["aws.health"], "detail-type": ["AWS Health Event"]},
     "spot": {"source": ["aws.ec2"], "detail-type": ["EC2 Spot Instance Interruption Warning"]},
@@ -74,12 +73,8 @@ class AwsKarpenter(pulumi.ComponentResource):
         self.role = self._controller()
         self._node_class()
         for pool in args.gpu_pools:
-            for capacity, gpus, weight in (
-                (Capacity.SPOT, pool.max_spot_gpus, SPOT_WEIGHT),
-                (Capacity.ON_DEMAND, pool.max_on_demand_gpus, ON_DEMAND_WEIGHT),
-            ):
-                if gpus:
-                    self._node_pool(pool, capacity, gpus, weight)
+            for one in node_pools(pool, args.capabilities, args.zones, NODE_CLASS):
+                self._custom(one.name, POOLS, "NodePool", one.spec)
         self.register_outputs({"queue": self.queue.name})
 
     def _tags(self, *parts: str) -> dict[str, str]:
@@ -189,8 +184,8 @@ class AwsKarpenter(pulumi.ComponentResource):
         for pool in args.gpu_pools:
             self._custom(
                 pool.name,
-                "karpenter.k8s.aws/v1",
-                "EC2NodeClass",
+                f"{NODE_CLASS.group}/v1",
+                NODE_CLASS.kind,
                 {
                     "amiSelectorTerms": [{"alias": args.node_image}],
                     "instanceProfile": args.node_profile,
@@ -221,50 +216,6 @@ class AwsKarpenter(pulumi.ComponentResource):
                     "tags": self._tags("gpu", pool.name),
                 },
             )
-
-    def _node_pool(self, pool: GpuPool, capacity: Capacity, gpus: int, weight: int) -> None:
-        usable = usable_types(pool, capacity, self._args.capabilities)
-        self._custom(
-            f"{pool.name}-{capacity}",
-            "karpenter.sh/v1",
-            "NodePool",
-            {
-                "weight": weight,
-                "limits": {"nvidia.com/gpu": str(gpus)},
-                "disruption": {
-                    "consolidationPolicy": "WhenEmpty",  # never moves a training job to save cents
-                    "consolidateAfter": f"{pool.idle_minutes}m",
-                    "budgets": [{"nodes": "100%", "reasons": ["Empty"]}, {"nodes": "1"}],
-                },
-                "template": {
-                    "metadata": {
-                        "labels": {"recsys/pool": pool.name, "recsys/capacity": str(capacity)}
-                    },
-                    "spec": {
-                        "nodeClassRef": {
-                            "group": "karpenter.k8s.aws",
-                            "kind": "EC2NodeClass",
-                            "name": pool.name,
-                        },
-                        "expireAfter": f"{pool.expire_hours}h",
-                        # A job gets this long to write its checkpoint when a node must go.
-                        "terminationGracePeriod": "1h",
-                        "taints": [{"key": GPU_TAINT, "value": "true", "effect": "NoSchedule"}],
-                        "requirements": [
-                            _one_of("karpenter.sh/capacity-type", str(capacity)),
-                            _one_of("node.kubernetes.io/instance-type", *usable),
-                            _one_of("topology.kubernetes.io/zone", *self._args.zones),
-                            _one_of("kubernetes.io/arch", "amd64"),
-                            _one_of("kubernetes.io/os", "linux"),
-                        ],
-                    },
-                },
-            },
-        )
-
-
-def _one_of(key: str, *values: str) -> dict[str, Any]:
-    return {"key": key, "operator": "In", "values": list(values)}
 
 
 def lifecycle_statements(account: Account, cluster: str) -> list[Statement]:

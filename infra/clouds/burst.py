@@ -197,7 +197,7 @@ def unsupported(args: BurstArgs, can: Capabilities) -> list[str]:
     return [
         *_wrong_place(args, can),
         *_wrong_ranges(args, can),
-        *(reason for pool in args.gpu_pools for reason in _wrong_pool(pool, can)),
+        *(reason for pool in args.gpu_pools for reason in wrong_pool(pool, can)),
     ]
 
 
@@ -247,7 +247,8 @@ def _wrong_ranges(args: BurstArgs, can: Capabilities) -> list[str]:
     return reasons
 
 
-def _wrong_pool(pool: GpuPool, can: Capabilities) -> list[str]:
+def wrong_pool(pool: GpuPool, can: Capabilities) -> list[str]:
+    """Every reason why this cloud cannot hold `pool`."""
     known = {name: can.gpu_types[name] for name in pool.instance_types if name in can.gpu_types}
     offered = ", ".join(sorted(can.gpu_types))
     reasons = [

@@ -202,6 +202,17 @@ GROUPS: tuple[Group, ...] = (
         files={"manifests": "config/components"},
         for_stand=False,
     ),
+    Group(
+        name="karpenter",
+        version="1.14.1",
+        # with the provider whose instances are simulated nodes
+        programs={"karpenter": "sigs.k8s.io/karpenter/kwok"},
+        asks={},  # prints no version: never taken from PATH
+        ldflags="-X sigs.k8s.io/karpenter/pkg/operator.Version=1.14.1",
+        # no release: of this provider there is not even an image
+        module="sigs.k8s.io/karpenter",
+        files={"crds": "pkg/apis/crds", "kwok-crds": "kwok/apis/crds"},
+    ),
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from infra.settings import PRODUCT_TEAM, parse
 from infra.site_settings import SettingsError
 from tests.infra.declared import config
 
-POOL = {"count": 2, "most": 2, "gpus": 8, "cpus": 64, "memory_gib": 512}
+POOL = {"count": 2, "gpus": 8, "cpus": 64, "memory_gib": 512}
 KUEUE = {
     "manifests": "kueue.yaml",
     "sha256": "0" * 64,

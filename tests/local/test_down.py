@@ -258,8 +258,7 @@ def test_without_capabilities_it_says_so_and_runs_the_program_with_simulated_nod
     bare = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
     small = tmp_path / "stand.yaml"
     small.write_text(
-        "private: {real_nodes: 2, gpu_nodes: {count: 8, most: 8, gpus: 8}}\n"
-        "workload_tools: [nats-server]\n"
+        "private: {real_nodes: 2, gpu_nodes: {count: 8, gpus: 8}}\nworkload_tools: [nats-server]\n"
     )
     env = {
         **os.environ, "STAND_STATE": str(tmp_path / "state"), "STAND_SETTINGS": str(small),

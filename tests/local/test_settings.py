@@ -20,9 +20,9 @@ from local.paths import Folders
     ("text", "named"),
     [
         ("colour: red", "colour = 'red'"),
-        ("private: {real_nodes: many, gpu_nodes: {count: 1, most: 1, gpus: 8}}",
+        ("private: {real_nodes: many, gpu_nodes: {count: 1, gpus: 8}}",
          "private.real_nodes = 'many'"),
-        ("cloud: {real_nodes: 1, gpu_nodes: {count: 9, most: 2, gpus: 8}}", "more than most (2)"),
+        ("cloud: {real_nodes: 1, gpu_nodes: {count: 999, gpus: 8}}", "cloud.gpu_nodes.count = 999"),
         ("ranges: [10.0.0.0/8, 10.1.0.0/16]", "give private /16 networks"),
         ("- a list", "must hold a mapping"),
         ("a: [", "is not YAML"),

@@ -128,21 +128,15 @@ def test_simulated_gpu_nodes_take_real_scheduled_pods(stand: RunningStand) -> No
         client.delete("/api/v1/namespaces/default/pods/wants-gpus")
 
 
-def test_the_cloud_pool_grows_from_zero_and_goes_back(stand: RunningStand) -> None:
+def test_the_cloud_has_an_autoscaler_and_no_gpu_node_until_somebody_asks(
+    stand: RunningStand,
+) -> None:
     client = stand.client("cloud")
-
-    def simulated() -> list[str]:
-        found = client.items("/api/v1/nodes?labelSelector=stand.hybrid-recommender/node=simulated")
-        return [node["metadata"]["name"] for node in found]
-
-    assert simulated() == []
-    stand.run("scale", "cloud", "3")
-    assert len(simulated()) == 3
-    too_many = stand.run("scale", "cloud", "17", check=False)
-    assert too_many.returncode == 2
-    assert "0 to 16" in too_many.stderr
-    stand.run("scale", "cloud", "0")
-    assert simulated() == []
+    nodes = [node["metadata"]["name"] for node in client.items("/api/v1/nodes")]
+    assert nodes == stand.endpoints["sites"]["cloud"]["nodes"]
+    assert client.items("/apis/karpenter.sh/v1/nodeclaims") == []
+    line = status(stand)["cloud/karpenter"]
+    assert (line["state"], line["kind"]) == ("up", "simulated")
 
 
 def make_pod(stand: RunningStand, name: str, code: str, node: str | None = None) -> str:

@@ -99,6 +99,11 @@ def test_a_pool_from_zero_costs_the_cheapest_for_its_share_and_can_reach_the_dea
     assert [rate.kind for rate in found.estimate.gpu_rates()] == ["L4"]
 
 
+def test_what_the_settings_call_free_costs_nothing_even_when_it_has_a_price():
+    assert total(POOL) > 0
+    assert total(POOL, settings=US.model_copy(update={"free": ("karpenter.sh/*",)})) == 0
+
+
 def test_pods_of_the_private_site_cost_their_requests_and_those_of_a_cloud_its_nodes():
     here = deployment(GPU_POD, replicas=2)
     server = US.server()
