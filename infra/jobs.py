@@ -11,22 +11,14 @@ import pulumi
 import pulumi_kubernetes as k8s
 from pulumi import ResourceOptions
 
-from infra import kueue
 from infra.components.gpu_check import GpuCheck, GpuCheckArgs
 from infra.components.gpu_site import GpuSite, GpuSiteArgs
-from infra.components.queue_controller import QueueController, QueueControllerArgs
-from infra.components.queues import (
-    CPU_QUEUE,
-    GPU,
-    GPU_QUEUE,
-    Flavour,
-    Queues,
-    QueuesArgs,
-    Share,
-    tolerations,
-)
+from infra.components.queue_controller import QueueController
+from infra.components.queues import CPU_QUEUE, GPU_QUEUE, Queues, QueuesArgs, Share
+from infra.components.queues_parts import GPU, Flavour, tolerations
 from infra.components.secret_store import SecretStore
 from infra.components.training import ArtefactStore, Run, Training, TrainingArgs
+from infra.jobs_cloud import PRIVATE_FLAVOUR, controller_args, leave, sending_queues, way_to_cloud
 from infra.naming import PROJECT, name
 from infra.pods import Image
 from infra.settings import PRODUCT_TEAM, Settings, text_of
@@ -42,8 +34,14 @@ def deploy_jobs(
     namespaces: Mapping[str, pulumi.Output[str]],
 ) -> None:
     """Everything that the private site needs to run jobs; `namespaces` are the teams'."""
-    flavour = _gpu_flavours(settings)[0]
-    queues = _queues(settings, provider, namespaces)
+    flavour = _gpu_flavour(settings)
+    controller = QueueController(
+        "kueue",
+        controller_args(settings, "private", provider, way_to_cloud(settings, vault, store, image)),
+    )
+    queues = _queues(settings, provider, controller, namespaces)
+    if leave(settings):
+        sending_queues(settings, provider, controller, namespaces)
     gpu = GpuSite(
         "private-gpu",
         GpuSiteArgs(identity=settings.identity, provider=provider, node_labels=flavour.labels),
@@ -67,39 +65,28 @@ def deploy_jobs(
 
 
 def has_queues(settings: Settings, site: str) -> bool:
-    """Jobs are queued where the private GPUs are; the controller needs a node to run on."""
+    """Jobs are queued where the private GPUs are, and where they may leave to; the controller
+    needs a node to run on."""
     where = settings.sites["private"]
-    return site == "private" and bool(settings.kueue and where.gpu_pool and where.real_nodes)
+    if site == "cloud":
+        return leave(settings)
+    return bool(settings.kueue and where.gpu_pool and where.real_nodes)
 
 
 def _queues(
-    settings: Settings, provider: k8s.Provider, namespaces: Mapping[str, pulumi.Output[str]]
+    settings: Settings,
+    provider: k8s.Provider,
+    controller: QueueController,
+    namespaces: Mapping[str, pulumi.Output[str]],
 ) -> Queues:
-    """Kueue and the teams' queues on the private site."""
-    source, where = settings.kueue, settings.sites["private"]
-    assert source is not None
-    pods = settings.pod_image
-    controller = QueueController(
-        "kueue",
-        QueueControllerArgs(
-            identity=settings.identity,
-            provider=provider,
-            upstream=kueue.read(source.manifests.expanduser(), sha256=source.sha256),
-            image=Image(reference=source.image)
-            if source.image
-            else Image(reference=pods.image, host_paths=tuple(pods.host_paths)),
-            command=[str(source.program or "/manager")],
-            api=where.api,
-            replicas=2 if settings.stack == "prod" else 1,
-            pods_ready_seconds=source.pods_ready_seconds,
-        ),
-    )
+    """The teams' queues on the private site."""
+    where = settings.sites["private"]
     return Queues(
         "queues",
         QueuesArgs(
             identity=settings.identity,
             provider=provider,
-            gpu=_gpu_flavours(settings),
+            gpu=[_gpu_flavour(settings)],
             cpu=Flavour(
                 name="private-cpu",
                 cpus=where.cpu_pool.cpus,
@@ -157,35 +144,22 @@ def _training(
                 "cpu": queues.queues[f"{PRODUCT_TEAM}/{CPU_QUEUE}"],
             },
             runtime_class=gpu.runtime_class,
-            tolerations=tolerations(_gpu_flavours(settings)[0]),
+            tolerations=tolerations(_gpu_flavour(settings)),
         ),
     )
 
 
-def _gpu_flavours(settings: Settings) -> list[Flavour]:
-    """The private GPUs, then those of the cloud."""
+def _gpu_flavour(settings: Settings) -> Flavour:
+    """The private GPUs."""
     pool = settings.sites["private"].gpu_pool
     assert pool is not None
     known = {taint["key"] for taint in pool.taints}
     taints = [*pool.taints, *([] if GPU in known else [{"key": GPU, "effect": "NoSchedule"}])]
-    private = Flavour(
-        name="private-gpu",
+    return Flavour(
+        name=PRIVATE_FLAVOUR,
         gpus=pool.count * pool.gpus,
         cpus=pool.count * pool.cpus,
         memory_gib=pool.count * pool.memory_gib,
         labels=pool.labels,
         taints=taints,
     )
-    if not settings.cloud_gpus:
-        return [private]
-    rented = settings.cloud_gpus
-    cloud = Flavour(
-        name="cloud-gpu",
-        gpus=rented,
-        cpus=pool.cpus * rented // pool.gpus,
-        memory_gib=pool.memory_gib * rented // pool.gpus,
-        labels={**pool.labels, "topology.kubernetes.io/region": "cloud"},
-        taints=taints,
-        owned=False,
-    )
-    return [private, cloud]

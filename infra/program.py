@@ -21,6 +21,7 @@ from infra.components.vpn_gateway import PrivateGateway, PrivateGatewayArgs
 from infra.components.vpn_settings import DataPath, LinkSettings, Timers
 from infra.handover import Target
 from infra.jobs import deploy_jobs, has_queues
+from infra.jobs_cloud import leave, receive
 from infra.naming import PROJECT, name, selector
 from infra.pods import Image, Software
 from infra.program_cloud import deploy_cloud, deploy_simulated
@@ -96,11 +97,14 @@ def deploy(settings: Settings) -> None:
             for team in settings.teams
         }
         team = teams[TEAM]
-        if has_queues(settings, site):
+        if site == "private" and has_queues(settings, site):
             spaces = {each: one.namespace for each, one in teams.items()}
             deploy_jobs(settings, provider, vault, store, image, spaces)
         if site == "cloud":
             deploy_simulated(settings, provider)
+            if leave(settings):
+                spaces = {each: one.namespace for each, one in teams.items()}
+                receive(settings, provider, vault, store, spaces)
         serves = runs and site in settings.serving.sites
         way_in = _serve(settings, site, provider, store, image, bento, team) if serves else None
         pulumi.export(

@@ -49,6 +49,25 @@ class Team(BaseModel):
     """Of its part in what is borrowed."""
 
 
+class Leaving(BaseModel):
+    """When a job that waits for private GPUs is worth rented ones."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=lambda field: field.replace("_", "-")
+    )
+
+    usd_per_hour_saved: float = Field(default=20, ge=0)
+    """Worth of one hour of earlier finish, for jobs that name none."""
+    link_mbps: float = Field(default=300, gt=0)
+    """What the link has left for inputs."""
+    node_minutes: float = Field(default=3, ge=0)
+    """From the order of a node to its first pod."""
+    spot_share: float = Field(default=0.45, gt=0, le=1)
+    """Price of spot capacity as a share of on-demand."""
+    region: str = "us-east-1"
+    """Whose prices are compared."""
+
+
 class Kueue(_Described):
     """Where the queue controller comes from."""
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from infra.cloud_settings import Burst, Link, Pool
 from infra.naming import PROJECT, Identity
-from infra.queue_settings import Kueue, Team
+from infra.queue_settings import Kueue, Leaving, Team
 from infra.site_settings import (
     FromStand,
     PodImage,
@@ -115,8 +115,6 @@ class Settings(_Frozen):
     """Raise by one to give one tunnel a new key: odd steps tunnel 1, even steps tunnel 2."""
     teams: dict[Name, Team] = Field(default_factory=lambda: {PRODUCT_TEAM: Team(gpus=0)})
     """Who shares the sites; each gets a namespace on every site, and queues."""
-    cloud_gpus: int = Field(default=0, ge=0)
-    """GPUs of cloud nodes that join the private cluster: the queues' second flavour."""
     kueue: Kueue | None = None
     """Without it the stack has no queues."""
     artefacts: dict[SiteName, Artefacts] = Field(default_factory=dict[SiteName, Artefacts])
@@ -128,6 +126,8 @@ class Settings(_Frozen):
     """The tunnels to `burst`."""
     cloud_pools: tuple[Pool, ...] = ()
     """Stand only: GPU pools of the adopted cloud site; a `burst` site has its own."""
+    leaving: Leaving = Leaving()
+    """When jobs leave the private queue for `cloud-pools`."""
     unreachable: tuple[SiteName, ...] = ()
     """Sites to leave alone until they are back: their objects stay in the state untouched."""
     secret_rotation: Name | Annotated[str, Field(pattern=r"^[0-9]{1,9}$")] = "1"  # noqa: S105

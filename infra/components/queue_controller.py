@@ -7,7 +7,6 @@ the admission of jobs.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +16,18 @@ import yaml
 from pulumi import ComponentResource, Output, ResourceOptions
 
 from infra import kueue
+from infra.components.queue_agent import AGENT_FILES, Worker, agent_of
 from infra.naming import Identity, labels, selector
-from infra.pods import Image, as_written, container, http_probe, pod, resources, traffic_to
+from infra.pods import (
+    Image,
+    as_written,
+    checksum,
+    container,
+    http_probe,
+    pod,
+    resources,
+    traffic_to,
+)
 
 CERTS = "/certs"
 ACCOUNT = "kueue-controller-manager"
@@ -37,6 +46,8 @@ class QueueControllerArgs:
     replicas: int = 1
     train_jobs: bool = False
     """Whether Kubeflow's `TrainJob` is installed and queued too."""
+    worker: Worker | None = None
+    """None: jobs stay in this cluster."""
     pods_ready_seconds: int = 300
     """How long a gang may hold its quota before all of its pods are ready."""
 
@@ -97,6 +108,7 @@ class QueueController(ComponentResource):
                             {"from": [{"namespaceSelector": {}}], "ports": [_port(8443)]}],
                 "egress": [
                     traffic_to(self._args.api),
+                    *self._far(),
                     {"ports": [_port(443)]},  # the API server's address inside the cluster
                     {"ports": [{"protocol": "UDP", "port": 53}, _port(53)]},
                 ],
@@ -136,6 +148,10 @@ class QueueController(ComponentResource):
             opts=inside,
         )
         return space
+
+    def _far(self) -> list[dict[str, Any]]:
+        worker = self._args.worker
+        return [traffic_to(worker.api), traffic_to(worker.login.address)] if worker else []
 
     def _definitions(self) -> list[k8s.apiextensions.v1.CustomResourceDefinition]:
         return [
@@ -193,7 +209,7 @@ class QueueController(ComponentResource):
         own = [
             {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": lead},
             {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
-            # a list cannot be held to one name; this namespace has no other secret
+            # a list cannot be held to one name; this namespace has no other secret to hide
             {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch"]},
             {
                 "apiGroups": [""],
@@ -284,9 +300,17 @@ class QueueController(ComponentResource):
             opts=inside,
         )
         match = selector(COMPONENT)
+        beside = agent_of(args.worker)
+        if beside.files:
+            k8s.core.v1.ConfigMap(
+                f"{self._name}-agent",
+                metadata=self._metadata(AGENT_FILES),
+                data=dict(beside.files),
+                opts=inside,
+            )
         spec = pod(
             service_account=ACCOUNT,
-            images=[args.image],
+            images=[args.image, *([args.worker.agent] if args.worker else [])],
             containers=[
                 container(
                     "manager",
@@ -295,6 +319,7 @@ class QueueController(ComponentResource):
                     mounts=[
                         {"name": "config", "mountPath": "/config", "readOnly": True},
                         {"name": "certs", "mountPath": CERTS, "readOnly": True},
+                        *beside.mounts,
                     ],
                     ports=[
                         {"name": "webhook", "containerPort": 9443},
@@ -304,9 +329,11 @@ class QueueController(ComponentResource):
                     resources=resources(cpu="100m", memory="256Mi", memory_limit="1Gi"),
                     readinessProbe=http_probe("/readyz", "health", periodSeconds=5),
                     livenessProbe=http_probe("/healthz", "health", periodSeconds=20),
-                )
+                ),
+                *beside.containers,
             ],
             volumes=[
+                *beside.volumes,
                 {"name": "config", "configMap": {"name": "kueue-manager-config"}},
                 {
                     "name": "certs",
@@ -328,9 +355,7 @@ class QueueController(ComponentResource):
                         "metadata": {
                             "labels": {**self._labels, **match},
                             "annotations": {
-                                "checksum/config": hashlib.sha256(settings.encode()).hexdigest()[
-                                    :16
-                                ],
+                                "checksum/config": checksum({"settings": settings, **beside.files}),
                             },
                         },
                         "spec": spec,

@@ -8,36 +8,19 @@ the cohort: anybody may borrow it, in proportion to the teams' weights.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pulumi_kubernetes as k8s
 from pulumi import ComponentResource, CustomResource, Input, Output, ResourceOptions
 
+from infra.components.queues_parts import PRIORITIES, Flavour, group, quota, tolerations
 from infra.kueue import API
 from infra.naming import Identity, labels
 
-GPU = "nvidia.com/gpu"
 GPU_QUEUE = "gpu"
 CPU_QUEUE = "default"
 """Of jobs without a GPU, and of jobs that name no queue (Kueue looks for this name)."""
-PRIORITIES = {"urgent": 1000, "normal": 100, "low": 10}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Flavour:
-    """One kind of place that jobs run in, and how much of it there is."""
-
-    name: str
-    gpus: int = 0
-    cpus: int
-    memory_gib: int
-    labels: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Of its nodes; a job that gets this flavour is sent to them."""
-    taints: Sequence[Mapping[str, str]] = ()
-    """Of its nodes; such a job tolerates them."""
-    owned: bool = True
-    """False: no team has a share of its own in it, all borrow (the cloud)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,14 +128,14 @@ class Queues(ComponentResource):
         """Owns what no team does."""
         owned = sum(team.gpus for team in self._args.teams.values())
         quotas = [
-            _quota(one, one.gpus - (owned if one.owned and one.gpus else 0), None)
+            quota(one, one.gpus - (owned if one.owned and one.gpus else 0), None)
             for one in flavours
         ]
         return self._make(
             "Cohort",
             f"cohort-{cohort}",
             cohort,
-            spec={"resourceGroups": [_group(quotas)]},
+            spec={"resourceGroups": [group(quotas)]},
             after=after,
         )
 
@@ -162,11 +145,11 @@ class Queues(ComponentResource):
         args = self._args
         if cohort == "gpu":
             quotas = [
-                _quota(one, share.gpus, share.borrow) if one.owned else _quota(one, 0, None)
+                quota(one, share.gpus, share.borrow) if one.owned else quota(one, 0, None)
                 for one in args.gpu
             ]
         else:
-            quotas = [_quota(args.cpu, 0, None, nothing=True)]
+            quotas = [quota(args.cpu, 0, None, nothing=True)]
         return self._make(
             "ClusterQueue",
             f"{team}-{cohort}",
@@ -175,7 +158,7 @@ class Queues(ComponentResource):
                 "cohortName": cohort,
                 "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": team}},
                 "queueingStrategy": "BestEffortFIFO",
-                "resourceGroups": [_group(quotas)],
+                "resourceGroups": [group(quotas)],
                 # idle private GPUs of others before the cloud's; the cloud's before taking back
                 "flavorFungibility": {
                     "whenCanBorrow": "MayStopSearch", "whenCanPreempt": "TryNextFlavor",
@@ -187,65 +170,3 @@ class Queues(ComponentResource):
             },
             after=after,
         )  # fmt: skip
-
-
-def tolerations(flavour: Flavour) -> list[dict[str, str]]:
-    """What lets a pod onto a flavour's nodes; Kueue adds it to the jobs that it sends there."""
-    return [
-        {
-            "key": taint["key"],
-            "effect": taint["effect"],
-            **(
-                {"operator": "Equal", "value": taint["value"]}
-                if taint.get("value")
-                else {"operator": "Exists"}
-            ),
-        }
-        for taint in flavour.taints
-    ]
-
-
-def _group(quotas: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "coveredResources": [one["name"] for one in quotas[0]["resources"]],
-        "flavors": list(quotas),
-    }
-
-
-def _quota(
-    flavour: Flavour, gpus: int, borrow: int | None, *, nothing: bool = False
-) -> dict[str, Any]:
-    """Quota of a flavour for so many of its GPUs, CPUs and memory in proportion."""
-
-    def part(whole: int, count: int) -> int:
-        if nothing:
-            return 0
-        return whole * count // flavour.gpus if flavour.gpus else whole
-
-    found: list[dict[str, Any]] = []
-    for resource, whole, base, units in (
-        (GPU, flavour.gpus, *DECIMAL), ("cpu", flavour.cpus, *DECIMAL),
-        ("memory", flavour.memory_gib, *GIB),
-    ):  # fmt: skip
-        one: dict[str, Any] = {
-            "name": resource, "nominalQuota": quantity(part(whole, gpus), base, units),
-        }  # fmt: skip
-        if borrow is not None:
-            one["borrowingLimit"] = quantity(part(whole, borrow), base, units)
-        found.append(one)
-    return {"name": flavour.name, "resources": found}
-
-
-DECIMAL = (1000, ("", "k", "M"))
-GIB = (1024, ("Gi", "Ti", "Pi"))
-
-
-def quantity(amount: int, base: int, units: Sequence[str]) -> str:
-    """A quantity in the one form that Kueue writes back: a refresh finds what was declared."""
-    if amount == 0:
-        return "0"
-    for unit in units[:-1]:
-        if amount % base:
-            return f"{amount}{unit}"
-        amount //= base
-    return f"{amount}{units[-1]}"

@@ -12,15 +12,8 @@ import yaml
 
 from infra import kueue
 from infra.components.queue_controller import QueueController, QueueControllerArgs
-from infra.components.queues import (
-    DECIMAL,
-    GIB,
-    Flavour,
-    Queues,
-    QueuesArgs,
-    Share,
-    quantity,
-)
+from infra.components.queues import Queues, QueuesArgs, Share
+from infra.components.queues_parts import DECIMAL, GIB, Flavour, quantity
 from infra.naming import Identity
 from infra.pods import Image
 from local.tools.table import GROUPS
