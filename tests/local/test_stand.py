@@ -57,6 +57,7 @@ def test_every_part_answers_and_says_whether_it_is_real(stand: RunningStand) -> 
     assert {part for part, line in lines.items() if line["kind"] == "simulated"} == {
         "private/kwok",
         "cloud/kwok",
+        "cloud/karpenter",
     }
     assert all(line["version"] for line in lines.values())
     shown = stand.run("status").stdout.splitlines()
