@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -27,11 +28,12 @@ def of(stand: RunningStand) -> StandLink:
 
 
 def crosses(stand: RunningStand) -> bool:
-    """Whether the cloud's first node gets an answer of Vault's site."""
+    """Whether the cloud's first node gets an answer of a private node's kubelet."""
     target = str(layout.IPv4Network(stand.endpoints["sites"]["private"]["node_cidr"])[11])
     node = stand.endpoints["sites"]["cloud"]["nodes"][0]
+    code = f"import socket; socket.create_connection(({target!r}, 10250), 2)"
     done = subprocess.run(
-        ["nsenter", f"--net=/run/netns/hr-{node}", "ping", "-c1", "-W2", target],
+        ["nsenter", f"--net=/run/netns/hr-{node}", sys.executable, "-c", code],
         capture_output=True,
     )
     return done.returncode == 0
