@@ -1,6 +1,6 @@
 """`kill -9` of the engine in the middle of an update of the whole program.
 
-Two points here; `PROGRAM_TEST_KILLS=20 pytest tests/infra/test_killed_update.py` takes more.
+One point here; `PROGRAM_TEST_KILLS=20 pytest tests/infra/test_killed_update.py` takes more.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def test_an_update_killed_at_any_point_is_finished_by_the_next_without_orphan_or
     whole = everything(stand, owned=False)
     made = set(deployed.ids())
     words = ("up", "-s", deployed.name, "--yes", "--skip-preview", "--non-interactive")
-    for turn in range(1, int(os.environ.get("PROGRAM_TEST_KILLS", "2")) + 1):
+    for turn in range(1, int(os.environ.get("PROGRAM_TEST_KILLS", "1")) + 1):
         where = f"seed {seed}, turn {turn}"
         deployed.run("config", "set", "-s", deployed.name, KEY, f"turn-{turn}")
         if turn % 2:  # creates and updates in turn

@@ -115,38 +115,26 @@ def test_nothing_leaves_while_the_private_site_has_room(sites: Sites) -> None:
     assert sites.rented() == []
 
 
-def test_when_the_private_site_is_full_the_next_job_runs_in_the_cloud_on_nodes_from_zero(
+def test_from_a_full_site_a_job_runs_in_the_cloud_and_again_when_its_node_is_reclaimed(
     sites: Sites,
 ) -> None:
     full = sites.submit(8, 8, 900, may_leave=False)
     until("the site is not full", lambda: len(sites.running(sites.private, full)) == 8)
     stays = sites.submit(1, 8, 5, may_leave=False)
     assert sites.rented() == []
-    job = sites.submit(1, 8, 20, may_leave=True)
+    job = sites.submit(1, 8, 30, may_leave=True)
     until("it does not leave", lambda: sites.left(job))
     until("it does not run in the cloud", lambda: sites.running(sites.cloud, job))
-    assert sites.running(sites.cloud, job)[0] in sites.rented()
-    until("its end is not told here", lambda: sites.job(job)["status"].get("succeeded") == 1)
-    assert sites.running(sites.private, job) == []
-    assert not sites.left(stays), "it did not say that it may"
-    until("the copy stays", lambda: sites.cloud.find(f"{JOBS}/{job}") is None)
-    until("the nodes stay", lambda: not sites.rented(), 240)
-
-
-def test_the_job_of_a_reclaimed_node_is_queued_again_in_the_cloud_and_ends(sites: Sites) -> None:
-    full = sites.submit(8, 8, 900, may_leave=False)
-    until("the site is not full", lambda: len(sites.running(sites.private, full)) == 8)
-    job = sites.submit(1, 8, 30, may_leave=True)
-    until("it does not run in the cloud", lambda: sites.running(sites.cloud, job))
     lost = sites.running(sites.cloud, job)[0]
+    assert lost in sites.rented()
     claim = next(
         one["metadata"]["name"]
         for one in sites.cloud.items(CLAIMS)
         if one["status"].get("nodeName") == lost
     )
     sites.cloud.delete(f"{CLAIMS}/{claim}")
-    until(
-        "it does not run again",
-        lambda: sites.running(sites.cloud, job) not in ([], [lost]),
-    )
+    until("it does not run again", lambda: sites.running(sites.cloud, job) not in ([], [lost]))
     until("its end is not told here", lambda: sites.job(job)["status"].get("succeeded") == 1)
+    assert sites.running(sites.private, job) == []
+    assert not sites.left(stays), "it did not say that it may"
+    until("the copy stays", lambda: sites.cloud.find(f"{JOBS}/{job}") is None)
