@@ -239,6 +239,9 @@ SystemdCgroup = false
             "podLogsDir": f"{root}/pod-logs",
             "volumePluginDir": f"{root}/volume-plugins",
             "registerNode": True,
+            # a secret that a pod waits for (Kueue: its own certificate) is there after seconds, not
+            # after one and a half minutes
+            "syncFrequency": "10s",
             "imageGCHighThresholdPercent": 100,
             "imageGCLowThresholdPercent": 99,
             # the disk and memory are the whole machine's: pods must not be evicted for its sake

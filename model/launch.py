@@ -23,6 +23,10 @@ from model.runlog import say
 
 PORT = 29400
 PAUSE = 3.0  # seconds before a new rendezvous
+# An agent keeps the meeting place of its first rendezvous for all later ones; a pod that joins with
+# a lower rank names another, and the workers wait for each other at two places. With this, each
+# rendezvous names its own.
+ENV = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 def torchrun(args: argparse.Namespace, first: bool) -> list[str]:
@@ -77,7 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 say(f"run {args.run_name} is in the store: version {done.version}")
                 return 0
             say(f"attempt {attempt}: rendezvous at {args.leader}")
-            ended = subprocess.run(torchrun(args, first), check=False).returncode
+            ended = subprocess.run(
+                torchrun(args, first), check=False, env={**os.environ, **ENV}
+            ).returncode
             if refused.exists():
                 return 2
             say(f"attempt {attempt}: torchrun ended with {ended}")
