@@ -29,7 +29,7 @@ from infra.naming import PROJECT, name
 from infra.pods import Image
 from infra.pricing import prices
 from infra.program_cloud import gpu_pools
-from infra.settings import Settings
+from infra.settings import Settings, SiteName
 from infra.vault import Connection, KvSecret
 from infra.workloads import Needs, VaultSite, grant, secret_path
 
@@ -40,10 +40,10 @@ NODE_LABELS = {"nvidia.com/gpu.present": "true"}
 
 
 def controller_args(
-    settings: Settings, site: str, provider: k8s.Provider, worker: Worker | None = None
+    settings: Settings, site: SiteName, provider: k8s.Provider, worker: Worker | None = None
 ) -> QueueControllerArgs:
     """Kueue as it runs on either site."""
-    source, pods, where = settings.kueue, settings.pod_image, settings.sites[site]  # type: ignore[index]
+    source, pods, where = settings.kueue, settings.pod_image, settings.sites[site]
     assert source is not None
     return QueueControllerArgs(
         identity=settings.identity,

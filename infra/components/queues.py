@@ -14,8 +14,14 @@ from typing import Any
 import pulumi_kubernetes as k8s
 from pulumi import ComponentResource, CustomResource, Input, Output, ResourceOptions
 
-from infra.components.queues_parts import PRIORITIES, Flavour, group, quota, tolerations
-from infra.kueue import API
+from infra.components.queues_parts import (
+    PRIORITIES,
+    Flavour,
+    declare,
+    group,
+    quota,
+    tolerations,
+)
 from infra.naming import Identity, labels
 
 GPU_QUEUE = "gpu"
@@ -90,29 +96,9 @@ class Queues(ComponentResource):
         self.queues = queues
         self.register_outputs({"queues": queues})
 
-    def _make(
-        self,
-        kind: str,
-        stem: str,
-        object_name: str,
-        *,
-        namespace: Input[str] | None = None,
-        after: Sequence[CustomResource] = (),
-        **fields: Any,
-    ) -> CustomResource:
-        where = {} if namespace is None else {"namespace": namespace}
-        # not the SDK's CustomResource: a WorkloadPriorityClass has its value beside `spec`
-        return CustomResource(
-            f"kubernetes:{API}:{kind}",
-            f"{self._name}-{stem}",
-            {
-                "apiVersion": API,
-                "kind": kind,
-                "metadata": {"name": object_name, "labels": self._labels, **where},
-                **fields,
-            },
-            ResourceOptions.merge(self._opts, ResourceOptions(depends_on=list(after))),
-        )
+    def _make(self, kind: str, stem: str, object_name: str, **more: Any) -> CustomResource:
+        resource = f"{self._name}-{stem}"
+        return declare(kind, resource, object_name, self._labels, self._opts, **more)
 
     def _flavour(self, one: Flavour) -> CustomResource:
         spec: dict[str, Any] = {}

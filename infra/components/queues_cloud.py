@@ -13,7 +13,14 @@ from typing import Any
 import pulumi_kubernetes as k8s
 from pulumi import ComponentResource, CustomResource, Input, Output, ResourceOptions
 
-from infra.components.queues_parts import PRIORITIES, Flavour, group, quota, tolerations
+from infra.components.queues_parts import (
+    PRIORITIES,
+    Flavour,
+    declare,
+    group,
+    quota,
+    tolerations,
+)
 from infra.kueue import API, KUBECONFIGS
 from infra.naming import Identity, labels
 
@@ -75,28 +82,9 @@ class CloudQueues(ComponentResource):
         self.queues = queues
         self.register_outputs({"queues": queues})
 
-    def _make(
-        self,
-        kind: str,
-        object_name: str,
-        *,
-        stem: str = "",
-        namespace: Input[str] | None = None,
-        after: Sequence[CustomResource] = (),
-        **fields: Any,
-    ) -> CustomResource:
-        where = {} if namespace is None else {"namespace": namespace}
-        return CustomResource(
-            f"kubernetes:{API}:{kind}",
-            f"{self._name}-{stem or kind.lower()}",
-            {
-                "apiVersion": API,
-                "kind": kind,
-                "metadata": {"name": object_name, "labels": self._labels, **where},
-                **fields,
-            },
-            ResourceOptions.merge(self._opts, ResourceOptions(depends_on=list(after))),
-        )
+    def _make(self, kind: str, object_name: str, *, stem: str = "", **more: Any) -> CustomResource:
+        resource = f"{self._name}-{stem or kind.lower()}"
+        return declare(kind, resource, object_name, self._labels, self._opts, **more)
 
     def _flavour(self) -> CustomResource:
         """Where jobs arrive its labels and taints are the nodes'; the sender has no such node."""

@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pulumi import CustomResource, Input, ResourceOptions
+
+from infra.kueue import API
+
 GPU = "nvidia.com/gpu"
 PRIORITIES = {"urgent": 1000, "normal": 100, "low": 10}
 
@@ -24,6 +28,33 @@ class Flavour:
     """Of its nodes; such a job tolerates them."""
     owned: bool = True
     """False: no team has a share of its own in it, all borrow (the cloud)."""
+
+
+def declare(
+    kind: str,
+    resource_name: str,
+    object_name: str,
+    labels: Mapping[str, str],
+    opts: ResourceOptions,
+    *,
+    namespace: Input[str] | None = None,
+    after: Sequence[CustomResource] = (),
+    **fields: Any,
+) -> CustomResource:
+    """One of Kueue's objects, made after others."""
+    where = {} if namespace is None else {"namespace": namespace}
+    # not the SDK's CustomResource: a WorkloadPriorityClass has its value beside `spec`
+    return CustomResource(
+        f"kubernetes:{API}:{kind}",
+        resource_name,
+        {
+            "apiVersion": API,
+            "kind": kind,
+            "metadata": {"name": object_name, "labels": labels, **where},
+            **fields,
+        },
+        ResourceOptions.merge(opts, ResourceOptions(depends_on=list(after))),
+    )
 
 
 def tolerations(flavour: Flavour) -> list[dict[str, str]]:
