@@ -1,6 +1,7 @@
 """The pinned table: every program that the stand runs, its version and where it comes from.
 
-`mods/<group>/go.mod` and `go.sum` pin what a group is built from; both move with `version`.
+`mods/<group>/go.mod` and `go.sum` pin what a group is built from; both move with `version`. Groups
+that stand on the same large libraries share one pair, so that these are compiled once.
 An official release is fetched only where its checksum is pinned here. Pinned are sums that the
 project publishes and that two sources, read independently, agree on; where none was found the sum
 is `UNKNOWN` and the group is built from its verified module.
@@ -59,6 +60,7 @@ class Group:
     ldflags: str = ""
     tags: str = ""
     release: dict[str, Release] = field(default_factory=dict[str, Release])  # by machine type
+    shares: str = ""  # the group whose module file it is built from; "" for its own
     for_stand: bool = True  # False: only workloads of the platform need it
     module: str = ""  # the module that `files` are taken from
     files: dict[str, str] | None = None  # folder beside the programs -> folder in the module
@@ -66,7 +68,7 @@ class Group:
 
     @property
     def folder(self) -> Path:
-        return MODS / self.name
+        return MODS / (self.shares or self.name)
 
 
 _GITHUB = "https://github.com"
@@ -136,8 +138,10 @@ GROUPS: tuple[Group, ...] = (
     Group(
         name="coredns",
         version="1.15.0",
-        programs={"coredns": "github.com/coredns/coredns"},
+        # a main of our own with the plugins that a site needs; a release has every plugin
+        programs={"coredns": "hybrid-recommender/tools/containerd/coredns"},
         asks={"coredns": ("-version",)},
+        shares="containerd",
         release=_official(
             f"{_GITHUB}/coredns/coredns/releases/download/v1.15.0/coredns_1.15.0_linux_{{arch}}.tgz",
             {"coredns": "coredns"},
@@ -146,12 +150,13 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group(
         name="kwok",
-        version="0.7.0",
+        version="0.8.0",
         programs={"kwok": "sigs.k8s.io/kwok/cmd/kwok"},
         asks={"kwok": ("--version",)},
-        ldflags="-X sigs.k8s.io/kwok/pkg/consts.Version=v0.7.0",
+        ldflags="-X sigs.k8s.io/kwok/pkg/consts.Version=v0.8.0",
+        shares="kubernetes",
         release=_official(
-            f"{_GITHUB}/kubernetes-sigs/kwok/releases/download/v0.7.0/kwok-linux-{{arch}}",
+            f"{_GITHUB}/kubernetes-sigs/kwok/releases/download/v0.8.0/kwok-linux-{{arch}}",
             {"kwok": ""},
         ),
     ),
@@ -196,6 +201,7 @@ GROUPS: tuple[Group, ...] = (
         version="0.19.2",
         programs={"kueue": "sigs.k8s.io/kueue/cmd/kueue"},
         asks={},  # prints no version: never taken from PATH
+        shares="kubernetes",
         # no release: a container image only
         module="sigs.k8s.io/kueue",
         # its CRDs, roles and webhooks, of the very version that is built
@@ -209,6 +215,7 @@ GROUPS: tuple[Group, ...] = (
         programs={"karpenter": "sigs.k8s.io/karpenter/kwok"},
         asks={},  # prints no version: never taken from PATH
         ldflags="-X sigs.k8s.io/karpenter/pkg/operator.Version=1.14.1",
+        shares="kubernetes",
         # no release: of this provider there is not even an image
         module="sigs.k8s.io/karpenter",
         files={"crds": "pkg/apis/crds", "kwok-crds": "kwok/apis/crds"},

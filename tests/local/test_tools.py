@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -259,6 +260,24 @@ def test_a_changed_module_fails_its_sum_and_makes_no_tool(
     with pytest.raises(StandError, match=r"pause: modules cannot be had: .*go\.sum"):
         resolve.make(PAUSE, print)
     assert kept(cache) == []
+
+
+@pytest.mark.parametrize(
+    "group", [one for one in GROUPS if one.name != "pause"], ids=lambda one: one.name
+)
+def test_the_table_and_the_module_file_pin_one_version(group: Group) -> None:
+    """What is built must be what its name in the cache says."""
+    pinned = dict(
+        re.findall(r"^\s*(?:require )?(\S+) v(\S+)", (group.folder / "go.mod").read_text(), re.M)
+    )
+    modules = [
+        max((one for one in pinned if f"{package}/".startswith(f"{one}/")), key=len, default=None)
+        for package in (*group.programs.values(), *([group.module] if group.module else []))
+        if not package.startswith("hybrid-recommender/")
+    ]
+    for module in modules or [f"github.com/coredns/{group.name}"]:
+        assert module is not None, f"{group.folder}/go.mod requires no module of {group.programs}"
+        assert pinned[module] == group.version
 
 
 @pytest.mark.stand
