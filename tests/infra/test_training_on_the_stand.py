@@ -1,11 +1,7 @@
-"""A real training run on the stand: two workers on two real nodes, and the loss of one of them.
-
-Asked for alone: `TRAINING_TEST=1 pytest tests/infra/test_training_on_the_stand.py`, seven minutes.
-"""
+"""A real training run on the stand: two workers on two real nodes, and the loss of one of them."""
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import time
@@ -23,11 +19,7 @@ from model.artefacts import Place, Store
 from tests.conftest import RunningStand
 from tests.stack import Stack
 
-pytestmark = [
-    pytest.mark.stand,
-    pytest.mark.slow,
-    pytest.mark.skipif("TRAINING_TEST" not in os.environ, reason="TRAINING_TEST=1 asks for it"),
-]
+pytestmark = [pytest.mark.stand, pytest.mark.slow]
 SPACE = "/api/v1/namespaces/recommender"
 SEQUENCES = "data/ring.txt"
 
