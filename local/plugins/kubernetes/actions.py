@@ -7,17 +7,17 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 from local.plugins.kubernetes import naming
 from local.plugins.kubernetes.client import ApiError, Client, NoSuchKindError
 from local.plugins.kubernetes.drift import drifted_inputs, imported_inputs, projected_inputs
 from local.plugins.kubernetes.naming import GroupVersionKind
+from local.plugins.kubernetes.request import FIELD_MANAGER, RefusedError, Request
 from local.plugins.kubernetes.settings import ProviderSettings
+from local.plugins.kubernetes.shape import expected, without_null
 from local.plugins.kubernetes.values import (
-    UNKNOWN,
     Secret,
     has_unknown,
     mark_secrets,
@@ -35,10 +35,6 @@ from local.plugins.kubernetes.waiting import (
     asked_for,
 )
 
-Severity = Literal["debug", "info", "warning"]
-FIELD_MANAGER = "__fieldManager"  # an output: which field manager owns what the program set
-SERVER_MADE = ("uid", "resourceVersion", "generation", "creationTimestamp")
-
 # Refusals that pass by themselves: what the server needs is on its way. Pattern -> seconds.
 PASSING = (
     (re.compile(r"error looking up service account|serviceaccount .* not found"), 15.0),
@@ -55,41 +51,6 @@ CONFLICT_HELP = (
     "; another controller owns these fields: drop them from the program, or set the annotation"
     f' {naming.PATCH_FORCE}: "true" to take them over'
 )
-
-
-class RefusedError(Exception):
-    """The operation was refused; one line for the user."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """One resource in one operation."""
-
-    urn: str
-    inputs: dict[str, Any]
-    state: dict[str, Any]  # outputs of the last operation; empty for a create
-    seconds: float  # the program's custom timeout; 0 for none
-    log: Callable[[Severity, str], None]
-
-    @property
-    def gvk(self) -> GroupVersionKind:
-        return naming.kind_of(self.urn, reveal(self.inputs) or reveal(self.state))
-
-    @property
-    def patch(self) -> bool:
-        return naming.is_patch(self.urn, reveal(self.inputs))
-
-    @property
-    def manager(self) -> str:
-        named = naming.annotation(reveal(self.inputs), naming.PATCH_FIELD_MANAGER)
-        return (
-            (named if self.patch else None)
-            or self.state.get(FIELD_MANAGER)
-            or naming.field_manager(self.urn)
-        )
-
-    def annotation(self, name: str) -> str | None:
-        return naming.annotation(without_unknown(self.inputs), name)
 
 
 class Objects:
@@ -111,14 +72,14 @@ class Objects:
             namespaced = self.client.endpoint(gvk).namespaced
         except NoSuchKindError as error:
             request.log("warning", f"{error}; unless this update installs it, the create will fail")
-            return _expected(request.inputs, request.inputs)
+            return expected(request.inputs, request.inputs)
         if has_unknown(request.inputs):
             self._check_shape(request)
-            return _expected(request.inputs, request.inputs)
+            return expected(request.inputs, request.inputs)
         obj = self.prepared(request)
         if replacing:
             self._check_shape(request)
-            return _expected(obj, request.inputs)
+            return expected(obj, request.inputs)
         if request.patch:
             self._must_exist(request, obj)
         else:
@@ -128,9 +89,9 @@ class Objects:
         except ApiError as error:
             if namespaced and error.status == 404 and error.details.get("kind") == "namespaces":
                 self._check_shape(request)  # the namespace is yet to come
-                return _expected(obj, request.inputs)
+                return expected(obj, request.inputs)
             raise self.refused(request, obj, error, "would not be created") from error
-        return _expected(self.outputs(live, request), request.inputs)
+        return expected(self.outputs(live, request), request.inputs)
 
     def preview_update(self, request: Request) -> dict[str, Any]:
         """The outputs to expect; raises RefusedError."""
@@ -269,7 +230,7 @@ class Objects:
 
     def prepared(self, request: Request, inputs: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The object as the API server gets it."""
-        obj = _without_null(reveal(dict(request.inputs if inputs is None else inputs)))
+        obj = without_null(reveal(dict(request.inputs if inputs is None else inputs)))
         gvk = request.gvk
         obj["apiVersion"], obj["kind"] = gvk.api_version, gvk.kind
         metadata: dict[str, Any] = dict(obj.get("metadata") or {})
@@ -430,31 +391,3 @@ class Objects:
             report=lambda line: request.log("info", line),
             cancelled=self._cancelled,
         )
-
-
-def _expected(outputs: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Outputs of an object that is yet to be made: what only the server knows is unknown."""
-    result = dict(outputs)
-    result["status"] = UNKNOWN
-    metadata = result.get("metadata")
-    if isinstance(metadata, dict):
-        result["metadata"] = {**metadata, **dict.fromkeys(SERVER_MADE, UNKNOWN)}
-        if not metadata.get("name"):
-            result["metadata"]["name"] = UNKNOWN
-    spec = result.get("spec")
-    if result.get("kind") == "Service" and isinstance(spec, dict):
-        given = reveal(inputs.get("spec") or {})
-        addresses = [name for name in ("clusterIP", "clusterIPs") if name not in given]
-        result["spec"] = {**spec, **dict.fromkeys(addresses, UNKNOWN)}
-    return mark_secrets(result, inputs)
-
-
-def _without_null(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_null(each) for name, each in value.items() if each is not None}
-    if isinstance(value, list):
-        return [_without_null(each) for each in value]
-    return value
-
-
-__all__ = ["FIELD_MANAGER", "NotReadyError", "Objects", "RefusedError", "Request"]

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import json
 import threading
-import traceback
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 import grpc
-import yaml
 from google.protobuf import any_pb2, empty_pb2
 from pulumi.runtime.proto import (
     engine_pb2,
@@ -23,13 +19,14 @@ from pulumi.runtime.proto import (
 )
 
 from local.plugins.kubernetes import kubeconfig, naming
-from local.plugins.kubernetes.actions import (
-    FIELD_MANAGER,
-    NotReadyError,
-    Objects,
-    RefusedError,
-    Request,
-    Severity,
+from local.plugins.kubernetes.actions import Objects
+from local.plugins.kubernetes.answers import UNREACHABLE, abort, answered, diff_response
+from local.plugins.kubernetes.checks import (
+    Names,
+    another_cluster,
+    manifests,
+    misuse,
+    same_fixed_name,
 )
 from local.plugins.kubernetes.client import ApiError, Client, NoSuchKindError, UnreachableError
 from local.plugins.kubernetes.diffs import (
@@ -40,9 +37,9 @@ from local.plugins.kubernetes.diffs import (
     refused_in_place,
     with_replaces,
 )
+from local.plugins.kubernetes.request import FIELD_MANAGER, RefusedError, Request, Severity
 from local.plugins.kubernetes.settings import ProviderSettings, with_secret_kubeconfig
 from local.plugins.kubernetes.values import (
-    UNKNOWN,
     Redactor,
     Secret,
     decode,
@@ -51,51 +48,18 @@ from local.plugins.kubernetes.values import (
     reveal,
     without_unknown,
 )
+from local.plugins.kubernetes.waiting import NotReadyError
 from local.plugins.server import OPTIONS
 
-UNREACHABLE = "configured Kubernetes cluster is unreachable"
 SEVERITIES = {
     "debug": engine_pb2.LogSeverity.DEBUG,
     "info": engine_pb2.LogSeverity.INFO,
     "warning": engine_pb2.LogSeverity.WARNING,
 }
-KINDS: dict[tuple[str, bool], Any] = {
-    ("add", False): provider_pb2.PropertyDiff.ADD,
-    ("add", True): provider_pb2.PropertyDiff.ADD_REPLACE,
-    ("delete", False): provider_pb2.PropertyDiff.DELETE,
-    ("delete", True): provider_pb2.PropertyDiff.DELETE_REPLACE,
-    ("update", False): provider_pb2.PropertyDiff.UPDATE,
-    ("update", True): provider_pb2.PropertyDiff.UPDATE_REPLACE,
-}
 HINT_GONE = (
     "; if the cluster was deleted for good, run again with PULUMI_K8S_DELETE_UNREACHABLE=true to"
     " drop its resources from the state"
 )
-
-
-class AbortedError(Exception):
-    """The request was ended by `context.abort`; nothing more to say."""
-
-
-def answered(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn this package's errors into one clean line for the user."""
-
-    @functools.wraps(method)
-    def guarded(self: KubernetesProvider, request: Any, context: grpc.ServicerContext) -> Any:
-        try:
-            return method(self, request, context)
-        except AbortedError:
-            raise
-        except (RefusedError, UnreachableError, ApiError, NoSuchKindError, ValueError) as error:
-            text = str(error)
-            if isinstance(error, UnreachableError):
-                text = f"{UNREACHABLE}: {text}"
-            self.abort(context, text)
-        except Exception as error:  # noqa: BLE001 - shown to the user, kept for -v=9
-            self.log(getattr(request, "urn", ""), "debug", traceback.format_exc())
-            self.abort(context, f"unexpected {type(error).__name__} in the plugin: {error}")
-
-    return guarded
 
 
 class KubernetesProvider(provider_pb2_grpc.ResourceProviderServicer):
@@ -110,7 +74,7 @@ class KubernetesProvider(provider_pb2_grpc.ResourceProviderServicer):
         self._settings = ProviderSettings()
         self._objects: Objects | None = None
         self._problem = "the provider has not been configured"
-        self._old_names: dict[str, str] = {}  # URN -> automatic name before this operation
+        self._names = Names()
         self._replacing: set[str] = set()  # URNs whose old object goes before the new one comes
 
     def close(self) -> None:
@@ -134,7 +98,7 @@ class KubernetesProvider(provider_pb2_grpc.ResourceProviderServicer):
             return  # the engine is on its way out; there is nobody left to tell
 
     def abort(self, context: grpc.ServicerContext, message: str) -> NoReturn:
-        _abort(context, grpc.StatusCode.UNKNOWN, self._redactor.clean(message))
+        abort(context, grpc.StatusCode.UNKNOWN, self._redactor.clean(message))
 
     def _abort_unready(
         self,
@@ -156,7 +120,7 @@ class KubernetesProvider(provider_pb2_grpc.ResourceProviderServicer):
         code = grpc.StatusCode.UNKNOWN
         status = status_pb2.Status(code=code.value[0], message=what, details=[packed])
         context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
-        _abort(context, code, what)
+        abort(context, code, what)
 
     def _request(
         self, urn: str, inputs: dict[str, Any], state: dict[str, Any], seconds: float = 0
@@ -226,32 +190,9 @@ class KubernetesProvider(provider_pb2_grpc.ResourceProviderServicer):
     def DiffConfig(self, request: Any, context: Any) -> Any:
         old, new = decode(request.old_inputs or request.olds), decode(request.news)
         found = list(changes(old, new))
-        if found and self._another_cluster(old, new):
+        if found and another_cluster(old, new):
             found = [Change(each.kind, each.path, True) for each in found]
-        return _diff_response(found, delete_first=False)
-
-    def _another_cluster(self, old: dict[str, Any], new: dict[str, Any]) -> bool:
-        """Whether the resources must move: a new identifier, or another name and address.
-
-        A changed address alone is the same cluster somewhere else (a restarted stand, a new load
-        balancer); replacing everything in it would be the costlier mistake.
-        """
-        if has_unknown(new):
-            return False
-        before, after = ProviderSettings.parse(old), ProviderSettings.parse(new)
-        if before.cluster_identifier or after.cluster_identifier:
-            return before.cluster_identifier != after.cluster_identifier
-        try:
-            names, servers = zip(
-                *(
-                    kubeconfig.identify(each.kubeconfig, context=each.context, cluster=each.cluster)
-                    for each in (before, after)
-                ),
-                strict=True,
-            )
-        except kubeconfig.KubeconfigError:
-            return False
-        return names[0] != names[1] and servers[0] != servers[1]
+        return diff_response(found, delete_first=False)
 
     @answered
     def Configure(self, request: Any, context: Any) -> Any:
@@ -290,9 +231,9 @@ class KubernetesProvider(provider_pb2_grpc.ResourceProviderServicer):
             if reason is not None:
                 self.log(request.urn, "warning", f"{UNREACHABLE}: {reason}; skipped as asked")
                 return provider_pb2.CheckResponse(inputs=request.olds)
-        failure = _misuse(request.urn, news)
+        failure = misuse(request.urn, news)
         if failure is None:
-            failure = self._name(request, olds, news)
+            failure = self._names.give(request, olds, news, self._space_of(request))
         if failure is not None:
             return provider_pb2.CheckResponse(inputs=request.news, failures=[failure])
         if reveal(news.get("kind")) == "Secret":
@@ -301,50 +242,16 @@ class KubernetesProvider(provider_pb2_grpc.ResourceProviderServicer):
                     news[name] = Secret(news[name])
         return provider_pb2.CheckResponse(inputs=encode(news))
 
-    def _name(self, request: Any, olds: dict[str, Any], news: dict[str, Any]) -> Any:
-        """Give a nameless object its name, in place; returns a CheckFailure or None."""
-        metadata = news.get("metadata")
-        if isinstance(metadata, Secret) or metadata is UNKNOWN:
+    def _space_of(self, request: Any) -> str | None:
+        """The provider's namespace, where the kind has one."""
+        if not self._settings.namespace:
             return None
-        metadata = dict(metadata or {})
-        if self._settings.namespace and "namespace" not in metadata and self._namespaced(request):
-            metadata["namespace"] = self._settings.namespace
-        old_name = (reveal(olds.get("metadata")) or {}).get("name")
-        if isinstance(old_name, str):
-            with self._lock:
-                self._old_names[request.urn] = old_name
-        if metadata.get("name") is None and not metadata.get("generateName"):
-            if naming.is_patch(request.urn, reveal(news)):
-                return provider_pb2.CheckFailure(
-                    property="metadata.name", reason="a patch must name the object it patches"
-                )
-            was_automatic = naming.annotation(reveal(olds), naming.AUTONAMED) is not None
-            mode = request.autonaming.mode if request.HasField("autonaming") else None
-            if was_automatic and isinstance(old_name, str):
-                metadata["name"] = old_name
-            elif mode == provider_pb2.CheckRequest.AutonamingOptions.DISABLE:
-                return provider_pb2.CheckFailure(
-                    property="metadata.name",
-                    reason="automatic names are turned off (pulumi:autonaming); give metadata.name",
-                )
-            elif mode is not None:
-                metadata["name"] = request.autonaming.proposed_name
-            else:
-                with self._lock:
-                    previous = self._old_names.get(request.urn)
-                metadata["name"] = naming.automatic_name(request.urn, previous)
-            annotations = metadata.get("annotations")
-            if not isinstance(annotations, Secret) and annotations is not UNKNOWN:
-                metadata["annotations"] = {**(annotations or {}), naming.AUTONAMED: "true"}
-        news["metadata"] = metadata
-        return None
-
-    def _namespaced(self, request: Any) -> bool:
         try:
             gvk = naming.kind_of(request.urn, reveal(decode(request.news)))
-            return self._on.client.endpoint(gvk).namespaced
+            namespaced = self._on.client.endpoint(gvk).namespaced
         except (NoSuchKindError, UnreachableError):
-            return False
+            return None
+        return self._settings.namespace if namespaced else None
 
     @answered
     def Diff(self, request: Any, context: Any) -> Any:
@@ -367,10 +274,10 @@ class KubernetesProvider(provider_pb2_grpc.ResourceProviderServicer):
                 found = self._judged_by_the_server(wanted, found)
             found += self._unready_replacement(wanted, found)
         replaced = any(each.replace for each in found)
-        delete_first = replaced and _same_fixed_name(olds, news)
+        delete_first = replaced and same_fixed_name(olds, news)
         with self._lock:
             (self._replacing.add if delete_first else self._replacing.discard)(request.urn)
-        return _diff_response(found, delete_first=delete_first)
+        return diff_response(found, delete_first=delete_first)
 
     def _judged_by_the_server(self, wanted: Request, found: list[Change]) -> list[Change]:
         """Changes that the server will not make in place become a replacement."""
@@ -501,81 +408,13 @@ class KubernetesProvider(provider_pb2_grpc.ResourceProviderServicer):
                 " manifests to a file and use yaml.ConfigFile, or install the official plugin"
             )
         arguments = reveal(decode(request.args))
-        try:
-            objects = [each for each in yaml.safe_load_all(arguments.get("text") or "") if each]
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = f" at line {mark.line + 1}" if mark else ""
-            raise RefusedError(f"the manifest is not valid YAML{line}") from error
         space = arguments.get("defaultNamespace") or self._settings.namespace
-        result = [part for each in objects for part in _flat(each)]
-        for each in result:
-            if space and isinstance(each.get("metadata"), dict):
-                each["metadata"].setdefault("namespace", space)
+        result = manifests(arguments.get("text") or "", space)
         answer = provider_pb2.InvokeResponse()
         getattr(answer, "return").CopyFrom(encode({"result": result}))
         return answer
 
 
-def _abort(context: grpc.ServicerContext, code: grpc.StatusCode, message: str) -> NoReturn:
-    try:
-        context.abort(code, message)
-    except Exception as error:  # gRPC raises a bare Exception; `answered` must know it apart
-        raise AbortedError from error
-    raise AbortedError
-
-
-def _flat(obj: dict[str, Any]) -> list[dict[str, Any]]:
-    """A manifest's List is as good as its items."""
-    if str(obj.get("kind", "")).endswith("List") and isinstance(obj.get("items"), list):
-        return list(obj["items"])
-    return [obj]
-
-
-def _misuse(urn: str, news: dict[str, Any]) -> Any:
-    """A CheckFailure for what no cluster can take, or None."""
-    try:
-        gvk = naming.kind_of(urn, reveal(news))
-    except ValueError as error:
-        return provider_pb2.CheckFailure(property="apiVersion", reason=str(error))
-    if gvk.kind.endswith("List") and "items" in news:
-        return provider_pb2.CheckFailure(
-            property="items",
-            reason=f"{gvk.kind} is not an object of its own; declare each item as a resource",
-        )
-    return None
-
-
 def _place(state: dict[str, Any]) -> tuple[str | None, str]:
     metadata = reveal(state.get("metadata")) or {}
     return metadata.get("namespace"), str(metadata.get("name", ""))
-
-
-def _same_fixed_name(olds: dict[str, Any], news: dict[str, Any]) -> bool:
-    """Whether old and new object cannot exist beside each other."""
-    before, after = reveal(olds.get("metadata")) or {}, reveal(news.get("metadata"))
-    if not isinstance(after, dict) or naming.annotation(reveal(news), naming.AUTONAMED):
-        return False
-    return after.get("name") is not None and all(
-        before.get(name) == after.get(name) for name in ("name", "namespace")
-    )
-
-
-def _diff_response(found: list[Change], *, delete_first: bool) -> Any:
-    response = provider_pb2.DiffResponse(
-        changes=(
-            provider_pb2.DiffResponse.DIFF_SOME if found else provider_pb2.DiffResponse.DIFF_NONE
-        ),
-        hasDetailedDiff=True,
-        deleteBeforeReplace=delete_first,
-        diffs=list(dict.fromkeys(str(each.path[0]) for each in found)),
-        replaces=list(dict.fromkeys(each.text for each in found if each.replace)),
-    )
-    for each in found:
-        response.detailedDiff[each.text].CopyFrom(
-            provider_pb2.PropertyDiff(kind=KINDS[each.kind, each.replace], inputDiff=True)
-        )
-    return response
-
-
-__all__ = ["KubernetesProvider"]
