@@ -22,6 +22,7 @@ from tests.stack import Stack
 
 pytestmark = [pytest.mark.stand, pytest.mark.slow]
 KEY = "hybrid-recommender:secret-rotation"
+KILLS = int(os.environ.get("PROGRAM_TEST_KILLS", "1"))
 
 
 def lasting(processes: set[int]) -> list[str]:
@@ -37,6 +38,7 @@ def lasting(processes: set[int]) -> list[str]:
     return found
 
 
+@pytest.mark.timeout(600 + 240 * KILLS)
 def test_an_update_killed_at_any_point_is_finished_by_the_next_without_orphan_or_duplicate(
     stand: RunningStand, deployed: Stack
 ) -> None:
@@ -45,7 +47,7 @@ def test_an_update_killed_at_any_point_is_finished_by_the_next_without_orphan_or
     whole = everything(stand, owned=False)
     made = set(deployed.ids())
     words = ("up", "-s", deployed.name, "--yes", "--skip-preview", "--non-interactive")
-    for turn in range(1, int(os.environ.get("PROGRAM_TEST_KILLS", "1")) + 1):
+    for turn in range(1, KILLS + 1):
         where = f"seed {seed}, turn {turn}"
         deployed.run("config", "set", "-s", deployed.name, KEY, f"turn-{turn}")
         if turn % 2:  # creates and updates in turn

@@ -16,6 +16,7 @@ from tests.inventory import everything, more
 from tests.stack import Stack
 
 pytestmark = pytest.mark.stand
+UPDATES = int(os.environ.get("PROGRAM_TEST_UPDATES", "2"))
 
 
 def namespace(stack: Stack, site: str = "private") -> str:
@@ -55,9 +56,10 @@ def test_the_canary_is_ready_only_with_the_secret_of_vault(
     assert ready == ["True"]
 
 
+@pytest.mark.timeout(300 + 60 * UPDATES)
 def test_no_further_up_changes_anything_nor_does_a_refresh(deployed: Stack) -> None:
     """Twice here; `PROGRAM_TEST_UPDATES=20` repeats the update as often."""
-    for _ in range(int(os.environ.get("PROGRAM_TEST_UPDATES", "2"))):
+    for _ in range(UPDATES):
         again = deployed.up("--expect-no-changes")
         assert re.search(r"\b\d+ unchanged", again.stdout)
     refreshed = deployed.run("refresh", "-s", "local", "--yes", "--expect-no-changes")
