@@ -169,11 +169,18 @@ def failover(found: list[dict[str, Any]], _: str) -> Iterator[Row]:
         yield Row(f"{one['fault']} lost, errors for s", one["errors_s"], "", None, one["target_s"])
 
 
+def queues(found: dict[str, Any], _: str) -> Iterator[Row]:
+    yield Row(f"{found['jobs']} queued jobs, admitted a second", found["per_second"], "", None)
+    for name, most in found["limits"].items():
+        what = f"most GPUs at once, {name}"
+        yield Row(what, found["peak"][name], "quota", most, 1)
+
+
 READERS: dict[str, Callable[[Any, str], Iterator[Row]]] = {
     "stand": stand, "update": update, "policies": policies, "serve-overload-*": overload,
     "serve-[0-9]*": serve, "model-*": model, "search": search,
     "understand": understand, "retrieval": retrieval, "data": data, "link": link,
-    "served": served, "failover": failover,
+    "served": served, "failover": failover, "queues": queues,
 }  # fmt: skip
 HEAD = ["measured", "ours", "peer", "the peer's", "ratio", "aim", "held"]
 

@@ -1,0 +1,227 @@
+"""Two thousand waiting jobs over two hundred simulated GPU nodes, through the real Kueue.
+
+    python -m benchmarks.queues [--jobs 2000] [--nodes 200] [--seconds 1]     (root)
+
+A stand of its own with so many simulated nodes of 8 GPUs, and the local stack on it. Both teams own
+half of the GPUs and may borrow a quarter of them. The queues are held until every job waits; then
+they are released together, and quotas are read twice a second until the last job has ended: what
+Kueue says it holds, and what the pods that are bound hold. The rate of admission is that of Kueue's
+own `Admitted` times; jobs hold whole nodes, so that it is also bounded by jobs that end.
+Exit: 0, or 1 when a quota was exceeded or a job did not end. Writes out/bench/queues.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infra.kueue import QUEUE_LABEL
+from local.gpu import RUNS_FOR
+from local.kube import Client
+from local.paths import PROJECT
+from local.stand import can_root
+from tests.conftest import RunningStand
+from tests.stack import Stack
+
+OUT = Path("out/bench/queues.json")
+GPU, GPUS = "nvidia.com/gpu", 8
+TEAMS = ("recommender", "research")
+QUEUES = "/apis/kueue.x-k8s.io/v1beta2/clusterqueues"
+PATIENCE = 1800.0  # seconds until every job must have ended
+
+
+@dataclass
+class Result:
+    jobs: int
+    nodes: int
+    cpus: int | None
+    submitted_s: float = 0.0
+    admitted_s: float = 0.0
+    """From the first reservation of quota to the last."""
+    ended_s: float = 0.0
+    per_second: float = 0.0
+    """Jobs admitted a second over the whole run."""
+    best_per_second: float = 0.0
+    """The same over the best ten seconds."""
+    peak: dict[str, int] = field(default_factory=dict[str, int])
+    """Most GPUs that Kueue had given at once, by queue and `all`; `bound`: of pods on nodes."""
+    limits: dict[str, int] = field(default_factory=dict[str, int])
+    ended: int = 0
+
+    @property
+    def held(self) -> bool:
+        return self.ended == self.jobs and all(
+            self.peak[name] <= most for name, most in self.limits.items()
+        )
+
+
+def job(number: int, seconds: int) -> dict[str, Any]:
+    size = {"cpu": "1", "memory": "1Gi", GPU: str(GPUS)}
+    work = {"name": "work", "image": "none.internal/work:1",
+            "resources": {"requests": size, "limits": size}}  # fmt: skip
+    return {
+        "apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {"name": f"bench-{number}", "labels": {QUEUE_LABEL: "gpu", "bench": "queues"}},
+        "spec": {"template": {
+            "metadata": {"annotations": {RUNS_FOR: f"{seconds}s"}, "labels": {"bench": "queues"}},
+            "spec": {"restartPolicy": "Never", "containers": [work]},
+        }},
+    }  # fmt: skip
+
+
+def settings(folder: Path, nodes: int) -> str:
+    """Path of stand settings with so many private GPU nodes and none to come."""
+    given = yaml.safe_load((PROJECT / "local" / "stand.yaml").read_text(encoding="utf-8"))
+    given["private"]["gpu_nodes"] = {"count": nodes, "gpus": GPUS}
+    file = folder / "stand.yaml"
+    file.write_text(yaml.safe_dump(given), encoding="utf-8")
+    return str(file)
+
+
+def share(stack: Stack, nodes: int) -> dict[str, int]:
+    """Give each team half of the GPUs and a quarter to borrow; the most that each may hold."""
+    file = stack.project / f"Pulumi.{stack.name}.yaml"
+    given = yaml.safe_load(file.read_text(encoding="utf-8"))
+    own = nodes * GPUS // 2
+    given["config"]["hybrid-recommender:teams"] = {
+        team: {"gpus": own, "borrow": own // 2, "weight": 1} for team in TEAMS
+    }
+    file.write_text(yaml.safe_dump(given), encoding="utf-8")
+    return {**{f"{team}-gpu": own + own // 2 for team in TEAMS},
+            "all": nodes * GPUS, "bound": nodes * GPUS}  # fmt: skip
+
+
+def hold(client: Client, on: bool) -> None:
+    for team in TEAMS:
+        client.request(
+            "PATCH", f"{QUEUES}/{team}-gpu", {"spec": {"stopPolicy": "Hold" if on else "None"}},
+            "application/merge-patch+json",
+        )  # fmt: skip
+
+
+def holdings(client: Client) -> dict[str, int]:
+    """GPUs given by Kueue, by queue and in all, and GPUs of bound pods that have not ended."""
+    now: dict[str, int] = {}
+    for team in TEAMS:
+        status = client.get(f"{QUEUES}/{team}-gpu").get("status", {})
+        now[f"{team}-gpu"] = sum(
+            int(one["total"])
+            for flavour in status.get("flavorsReservation", [])
+            for one in flavour["resources"]
+            if one["name"] == GPU
+        )
+    now["all"] = sum(now.values())
+    now["bound"] = GPUS * sum(
+        1
+        for team in TEAMS
+        for pod in client.items(f"/api/v1/namespaces/{team}/pods?labelSelector=bench%3Dqueues")
+        if pod["spec"].get("nodeName")
+        and pod["status"].get("phase") not in ("Succeeded", "Failed")
+        and "deletionTimestamp" not in pod["metadata"]
+    )
+    return now
+
+
+def ended(client: Client) -> int:
+    return sum(
+        one["status"].get("succeeded", 0)
+        for team in TEAMS
+        for one in client.items(
+            f"/apis/batch/v1/namespaces/{team}/jobs?labelSelector=bench%3Dqueues"
+        )
+    )
+
+
+def admissions(client: Client) -> list[float]:
+    """When each job's quota was reserved; Kueue tells whole seconds."""
+    return sorted(
+        datetime.fromisoformat(one["lastTransitionTime"]).timestamp()
+        for team in TEAMS
+        for workload in client.items(f"/apis/kueue.x-k8s.io/v1beta2/namespaces/{team}/workloads")
+        if workload["metadata"]["name"].startswith("job-bench-")
+        for one in workload.get("status", {}).get("conditions", [])
+        if one["type"] == "Admitted" and one["status"] == "True"
+    )
+
+
+def measure(client: Client, result: Result, seconds: int) -> None:
+    hold(client, True)
+    began = time.monotonic()
+
+    def submit(number: int) -> None:
+        team = TEAMS[number % len(TEAMS)]
+        client.request("POST", f"/apis/batch/v1/namespaces/{team}/jobs", job(number, seconds))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(submit, range(result.jobs)))
+    result.submitted_s = round(time.monotonic() - began, 1)
+    print(f"{result.jobs} jobs wait after {result.submitted_s} s", file=sys.stderr, flush=True)
+    hold(client, False)
+    began = time.monotonic()
+    result.peak = dict.fromkeys(result.limits, 0)
+    turn = 0
+    while result.ended < result.jobs and time.monotonic() - began < PATIENCE:
+        for name, gpus in holdings(client).items():
+            result.peak[name] = max(result.peak[name], gpus)
+        if turn % 10 == 0:
+            result.ended = ended(client)
+            print(f"  {result.ended} of {result.jobs} ended", file=sys.stderr, flush=True)
+        turn += 1
+        time.sleep(0.5)
+    result.ended_s = round(time.monotonic() - began, 1)
+    times = admissions(client)
+    if len(times) > 1:
+        result.admitted_s = times[-1] - times[0]
+        result.per_second = round(len(times) / max(1.0, result.admitted_s), 1)
+        result.best_per_second = max(
+            sum(start <= one < start + 10 for one in times) / 10 for start in set(times)
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.queues", description=__doc__)
+    parser.add_argument("--jobs", type=int, default=2000)
+    parser.add_argument("--nodes", type=int, default=200, help="of 8 simulated GPUs each")
+    parser.add_argument("--seconds", type=int, default=1, help="that a job runs")
+    words = parser.parse_args()
+    if not can_root():
+        print("benchmarks.queues: needs root: Kueue runs on a real node", file=sys.stderr)
+        return 2
+    result = Result(words.jobs, words.nodes, os.cpu_count())
+    with tempfile.TemporaryDirectory(prefix="hr-bench-") as name:
+        os.environ["STAND_SETTINGS"] = settings(Path(name), words.nodes)
+        stand = RunningStand(Path(name) / "state")
+        try:
+            stand.up()
+            subprocess.run([sys.executable, "-m", "bento.ship"], cwd=PROJECT, check=True)
+            stack = Stack.over(Path(name) / "project", stand.environment())
+            result.limits = share(stack, words.nodes)
+            stack.up()
+            measure(stand.client("private"), result, words.seconds)
+        finally:
+            stand.run("down", "--purge")
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    OUT.write_text(json.dumps({**asdict(result), "held": result.held}, indent=1) + "\n", "utf-8")
+    print(f"{result.jobs} jobs of {GPUS} GPUs over {result.nodes} simulated nodes")
+    print(f"  admitted {result.per_second} a second, {result.best_per_second} in the best 10 s")
+    print(f"  all ended after {result.ended_s} s ({result.ended} of {result.jobs})")
+    print(f"{'GPUs held at once':<20} {'most':>6} {'limit':>6}")
+    for which, most in result.limits.items():
+        print(f"{which:<20} {result.peak[which]:>6} {most:>6}")
+    return 0 if result.held else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
