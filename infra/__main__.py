@@ -1,4 +1,4 @@
-"""What the engine runs: settings from the stack, one check of Vault, then `deploy`."""
+"""What the engine runs: settings from the stack, one look at Vault and the sites, then `deploy`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pulumi.runtime import config as stack_config
 from infra.clouds.burst import UnsupportedBurstError
 from infra.kueue import KueueError
 from infra.program import connection, deploy
+from infra.reach import reach
 from infra.settings import parse
 from infra.site_settings import SettingsError
 from infra.vault import VaultError, preflight
@@ -25,6 +26,7 @@ def main() -> None:
         )
         if not pulumi.runtime.is_dry_run():  # a preview asks Vault nothing
             preflight(connection(settings))
+            reach(settings)
         deploy(settings)
     except (KueueError, SettingsError, UnsupportedBurstError, VaultError) as error:
         raise pulumi.RunError(str(error)) from None

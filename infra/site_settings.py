@@ -80,6 +80,17 @@ class Site(FromStand):
         """Everything of the site that the link may announce, by name."""
         return {"nodes": self.node_cidr, "pods": self.pod_cidr, "services": self.service_cidr}
 
+    def behind_proxy(self) -> bool:
+        """Whether clients reach the API server through a proxy that the kubeconfig names."""
+        try:
+            return "proxy-url" in self._cluster()
+        except (OSError, KeyError, IndexError, TypeError, yaml.YAMLError):
+            return False  # `ca_pem` says what is wrong with the file
+
+    def _cluster(self) -> Mapping[str, Any]:
+        raw: Any = yaml.safe_load(self.kubeconfig.expanduser().read_text(encoding="utf-8"))
+        return cast("Mapping[str, Any]", raw["clusters"][0]["cluster"])
+
     def ca_pem(self) -> str:
         """The certificate that signs the API server's, from the kubeconfig.
 
@@ -87,8 +98,7 @@ class Site(FromStand):
         """
         where = self.kubeconfig.expanduser()
         try:
-            raw: Any = yaml.safe_load(where.read_text(encoding="utf-8"))
-            cluster = cast("Mapping[str, Any]", raw["clusters"][0]["cluster"])
+            cluster = self._cluster()
             if "certificate-authority-data" in cluster:
                 return base64.b64decode(cluster["certificate-authority-data"]).decode()
             file = where.parent / str(cluster["certificate-authority"])

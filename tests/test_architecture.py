@@ -32,6 +32,7 @@ MAY_IMPORT_OURS: dict[str, set[str]] = {
         "infra.training_settings",
     },
     "infra/site_settings.py": {"infra.cloud_settings", "infra.queue_settings"},
+    "infra/reach.py": {"infra.settings", "infra.site_settings"},
     "infra/cloud_settings.py": set(),
     "infra/queue_settings.py": set(),
     "infra/training_settings.py": set(),
