@@ -317,7 +317,7 @@ def write_endpoints(
         "vault": {
             "address": where.vault_address,
             "ca_file": str(vault.ca_file),
-            "token_file": str(vault.token_file),
+            "token_file": str(vault.deployer_file),
         },
         # one per site: its pods reach it without the link
         "artefacts": {name: Artefacts(plane).described() for name, plane in planes.items()},

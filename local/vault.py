@@ -12,12 +12,15 @@ from urllib.parse import urlsplit
 
 from local.errors import StandError
 from local.layout import Layout
-from local.paths import Folders, private_dir, write_private
+from local.paths import PROJECT, Folders, private_dir, write_private
 from local.pki import Authority, Leaf
 from local.proc import Part
 from local.waiting import wait_for
 
 Json = dict[str, Any]
+DEPLOYER = "hybrid-recommender-deployer"
+DEPLOYER_POLICY = PROJECT / "infra" / "deployer.hcl"  # the same text that production uses
+DEPLOYER_PERIOD = "768h"  # a stand that was down for longer gets a new token
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ class Vault:
     @property
     def token_file(self) -> Path:
         return self.root / "root-token"
+
+    @property
+    def deployer_file(self) -> Path:
+        """The token that stacks deploy with; the root token is for setting Vault up."""
+        return self.root / "deployer-token"
 
     @property
     def key_file(self) -> Path:
@@ -159,8 +167,21 @@ class Vault:
                 {"type": "file", "options": {"file_path": str(self.audit_file), "mode": "0600"}},
                 token=token,
             )  # fmt: skip
+        self._let_deploy(token)
         if not self.first_run_done.exists():
             write_private(self.first_run_done, "")
+
+    def _let_deploy(self, root: str) -> None:
+        """The deployer's policy as it is written now, and a token of it that lives."""
+        text = DEPLOYER_POLICY.read_text(encoding="utf-8")
+        self.call("PUT", f"sys/policies/acl/{DEPLOYER}", {"policy": text}, token=root)
+        try:
+            held = self.deployer_file.read_text(encoding="ascii").strip()
+            self.call("POST", "auth/token/renew-self", {}, token=held)
+        except (FileNotFoundError, StandError):  # none yet, or one that ran out
+            wanted = {"policies": [DEPLOYER], "period": DEPLOYER_PERIOD, "display_name": "deployer"}
+            made = self.call("POST", "auth/token/create-orphan", wanted, token=root)
+            write_private(self.deployer_file, str(made["auth"]["client_token"]))
 
     def wait_open(self, seconds: float = 30.0) -> None:
         if not wait_for(self.open, seconds):

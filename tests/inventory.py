@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, cast
 
 import hvac
@@ -49,7 +48,7 @@ def objects(client: Client, *, owned: bool = True) -> set[str]:
 def root(stand: RunningStand) -> hvac.Client:
     """The stand's Vault, seen by its root token."""
     vault = stand.endpoints["vault"]
-    token = Path(vault["token_file"]).read_text(encoding="ascii").strip()
+    token = (stand.state / "vault" / "root-token").read_text(encoding="ascii").strip()
     return hvac.Client(url=vault["address"], token=token, verify=vault["ca_file"], timeout=10)
 
 

@@ -1,4 +1,7 @@
-"""A real Vault for tests: dev storage, TLS, one process per session, gone with it."""
+"""A real Vault for tests: dev storage, TLS, one process per session, gone with it.
+
+Its connection is what a stack deploys with: a token of `infra/deployer.hcl`, not the root token.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,9 @@ import hvac
 import pytest
 
 from infra.vault import Connection
+from local.paths import PROJECT
+
+DEPLOYER = "hybrid-recommender-deployer"
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,6 @@ def vault_binary() -> str:
 def start_vault(folder: Path) -> RealVault:
     folder.mkdir(parents=True, exist_ok=True)
     port, token = free_port(), secrets.token_urlsafe(24)
-    token_file = folder / "token"
-    token_file.touch(mode=0o600)
-    token_file.write_text(token)
     log = (folder / "vault.log").open("wb")
     process = subprocess.Popen(
         [vault_binary(), "server", "-dev-tls", f"-dev-tls-cert-dir={folder}",
@@ -72,6 +75,12 @@ def start_vault(folder: Path) -> RealVault:
         time.sleep(0.1)
     lines = (folder / "vault.log").read_text().splitlines()
     key = next(line.split(": ", 1)[1] for line in lines if line.startswith("Unseal Key:"))
+    root.sys.create_or_update_policy(DEPLOYER, (PROJECT / "infra" / "deployer.hcl").read_text())
+    token_file = folder / "token"
+    token_file.touch(mode=0o600)
+    token_file.write_text(
+        root.auth.token.create_orphan(policies=[DEPLOYER])["auth"]["client_token"]
+    )
     connection = Connection(address=address, ca_file=str(ca_file), token_file=str(token_file))
     return RealVault(process, connection, root, key.strip())
 

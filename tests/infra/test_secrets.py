@@ -37,8 +37,8 @@ connection = Connection(
 )
 names = [f"key-{i}" for i in range(20)]
 # the ways that a secret takes in the program: born in the provider, or in a file named by its path
-mount = Mount("engine", connection, path="hr-secrets-test", kind="kv", description="t",
-    options={"version": "2"})
+mount = Mount("engine", connection, path="hybrid-recommender-secrets-test", kind="kv",
+    description="t", options={"version": "2"})
 KvSecret("made", connection, mount=mount.path, path="made",
     generate={name: 24 for name in names}, rotation=os.environ["TEST_ROTATION"])
 kubeconfig = here["sites"]["private"]["kubeconfig"]
@@ -173,7 +173,7 @@ def test_no_secret_comes_out_in_any_form_on_any_path(stand: RunningStand, tmp_pa
 
     def remember_made() -> None:
         answer = root(stand).secrets.kv.v2.read_secret_version(
-            "made", mount_point="hr-secrets-test", raise_on_deleted_version=True
+            "made", mount_point="hybrid-recommender-secrets-test", raise_on_deleted_version=True
         )
         made = answer["data"]["data"].values()
         hidden.update({f"made {len(hidden) + n}": one for n, one in enumerate(made)})
@@ -202,7 +202,8 @@ def test_no_secret_comes_out_in_any_form_on_any_path(stand: RunningStand, tmp_pa
         finally:
             quiet("destroy", "destroy", *yes)
     for name, file in {
-        "token": stand.state / "vault" / "root-token",
+        "token": stand.state / "vault" / "deployer-token",
+        "root token": stand.state / "vault" / "root-token",
         "unseal key": stand.state / "vault" / "unseal-key",
         "passphrase": Path(env["PULUMI_CONFIG_PASSPHRASE_FILE"]),
     }.items():

@@ -20,6 +20,7 @@ from benchmarks import served
 from local.ask import Gateway, gateway_of
 from tests.conftest import RunningStand
 from tests.infra.load import Load
+from tests.inventory import root
 from tests.stack import Stack
 
 pytestmark = pytest.mark.stand
@@ -138,17 +139,12 @@ ACCOUNTS = ("bento", "gateway", "nats", "canary")
 def test_each_workload_logs_in_and_reads_no_path_but_its_own(
     stand: RunningStand, deployed: Stack
 ) -> None:
-    vault, client = stand.endpoints["vault"], stand.client("private")
-    root = hvac.Client(
-        url=vault["address"],
-        token=Path(vault["token_file"]).read_text(encoding="utf-8").strip(),
-        verify=vault["ca_file"],
-    )
+    vault, client, administrator = stand.endpoints["vault"], stand.client("private"), root(stand)
     mount = "hybrid-recommender-local"
-    found = root.adapter.get(url="/v1/sys/policies/acl?list=true")["data"]["keys"]
+    found = administrator.adapter.get(url="/v1/sys/policies/acl?list=true")["data"]["keys"]
     wanted: dict[str, list[str]] = {}
     for name in (one for one in found if one.startswith(f"{mount}-private-recommender-")):
-        text = root.adapter.get(url=f"/v1/sys/policies/acl/{name}")["data"]["policy"]
+        text = administrator.adapter.get(url=f"/v1/sys/policies/acl/{name}")["data"]["policy"]
         paths = [line.split('"')[1] for line in text.splitlines() if line.startswith("path")]
         wanted[name.removeprefix(f"{mount}-private-recommender-")] = paths
     assert set(ACCOUNTS) <= set(wanted)

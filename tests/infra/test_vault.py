@@ -23,8 +23,9 @@ from infra.vault_session import ANSWER_TIMEOUT, CONNECT_TIMEOUT
 
 from .conftest import RealVault, start_vault
 
+OURS = "hybrid-recommender-"  # what `infra/deployer.hcl` lets a stack touch
 KV = {
-    "path": "kv-test",
+    "path": f"{OURS}kv-test",
     "type": "kv",
     "description": "t",
     "options": {"version": "2"},
@@ -37,19 +38,19 @@ def kv(vault: RealVault) -> Iterator[dict[str, Any]]:
     props = {**KV, "connection": vault.connection.props()}
     MountProvider().create(props)
     yield props
-    MountProvider().delete("kv-test", props)
+    MountProvider().delete(f"{OURS}kv-test", props)
 
 
 def secret_props(vault: RealVault, **more: Any) -> dict[str, Any]:
     return {
-        "mount": "kv-test", "path": "private/canary", "generate": {"token": 32}, "data": {},
+        "mount": f"{OURS}kv-test", "path": "private/canary", "generate": {"token": 32}, "data": {},
         "rotation": "1", "connection": vault.connection.props(), **more,
     }  # fmt: skip
 
 
 def value(vault: RealVault) -> dict[str, str]:
     answer = vault.root.secrets.kv.v2.read_secret_version(
-        "private/canary", mount_point="kv-test", raise_on_deleted_version=True
+        "private/canary", mount_point=f"{OURS}kv-test", raise_on_deleted_version=True
     )
     return answer["data"]["data"]
 
@@ -115,22 +116,23 @@ def test_a_key_added_later_leaves_the_others_as_they_are(vault: RealVault, kv: A
 def test_refresh_reads_the_version_only_and_sees_what_is_gone(vault: RealVault, kv: Any) -> None:
     outs = KvSecretProvider().create(secret_props(vault)).outs
     assert outs is not None
-    seen = KvSecretProvider().read("kv-test/private/canary", outs)
+    seen = KvSecretProvider().read(f"{OURS}kv-test/private/canary", outs)
     assert seen.outs == outs
     vault.root.secrets.kv.v2.delete_metadata_and_all_versions(
-        "private/canary", mount_point="kv-test"
+        "private/canary", mount_point=f"{OURS}kv-test"
     )
-    assert KvSecretProvider().read("kv-test/private/canary", outs).id == ""
+    assert KvSecretProvider().read(f"{OURS}kv-test/private/canary", outs).id == ""
 
 
 @pytest.mark.parametrize(
     ("kind", "props"),
     [
         (login.PolicyProvider,
-         {"path": "t-policy", "document": login.policy_document({"a/b": ["read"]})}),
+         {"path": f"{OURS}t-policy", "document": login.policy_document({"a/b": ["read"]})}),
         (login.JwtAuthProvider,
-         {"path": "jwt-t", "description": "t", "issuer": "https://i", "keys": {}}),
-        (engines.AuditDeviceProvider, {"path": "t-audit", "options": {"file_path": "discard"}}),
+         {"path": f"{OURS}jwt-t", "description": "t", "issuer": "https://i", "keys": {}}),
+        (engines.AuditDeviceProvider,
+         {"path": f"{OURS}t-audit", "options": {"file_path": "discard"}}),
     ],
 )  # fmt: skip
 def test_a_resource_is_made_twice_seen_unchanged_and_removed(
@@ -162,7 +164,7 @@ def test_pki_makes_one_root_and_signs_only_the_names_of_the_role(vault: RealVaul
     mount = {
         **KV,
         "max_lease_ttl": "20h",
-        "path": "pki-t",
+        "path": f"{OURS}pki-t",
         "type": "pki",
         "options": {},
         "connection": vault.connection.props(),
@@ -170,7 +172,7 @@ def test_pki_makes_one_root_and_signs_only_the_names_of_the_role(vault: RealVaul
     MountProvider().create(mount)
     try:
         root_props = {
-            "path": "pki-t",
+            "path": f"{OURS}pki-t",
             "common_name": "t",
             "ttl": "10h",
             "connection": vault.connection.props(),
@@ -180,7 +182,7 @@ def test_pki_makes_one_root_and_signs_only_the_names_of_the_role(vault: RealVaul
         assert made["certificate"].startswith("-----BEGIN CERTIFICATE-----")
         assert engines.PkiRootProvider().create(root_props).outs == made, "one root, not two"
         role = {
-            "mount": "pki-t",
+            "mount": f"{OURS}pki-t",
             "path": "gw",
             "domains": ["shop.test"],
             "allow_ip": False,
@@ -190,47 +192,79 @@ def test_pki_makes_one_root_and_signs_only_the_names_of_the_role(vault: RealVaul
         }
         outs = engines.PkiRoleProvider().create(role).outs
         assert engines.PkiRoleProvider().read("x", outs or {}).outs == outs
-        vault.root.secrets.pki.generate_certificate("gw", "shop.test", mount_point="pki-t")
+        vault.root.secrets.pki.generate_certificate("gw", "shop.test", mount_point=f"{OURS}pki-t")
         with pytest.raises(hvac.exceptions.InvalidRequest, match="not allowed"):
-            vault.root.secrets.pki.generate_certificate("gw", "other.test", mount_point="pki-t")
+            vault.root.secrets.pki.generate_certificate(
+                "gw", "other.test", mount_point=f"{OURS}pki-t"
+            )
         engines.PkiRoleProvider().delete("x", outs or {})
         engines.PkiRootProvider().delete("x", made)
         assert engines.PkiRootProvider().read("x", made).id == ""
     finally:
-        MountProvider().delete("pki-t", mount)
+        MountProvider().delete(f"{OURS}pki-t", mount)
 
 
 def test_a_transit_key_rotates_in_place_and_old_data_stays_readable(vault: RealVault) -> None:
     mount = {
         **KV,
-        "path": "tr-t",
+        "path": f"{OURS}tr-t",
         "type": "transit",
         "options": {},
         "connection": vault.connection.props(),
     }
     MountProvider().create(mount)
     try:
-        props = {"mount": "tr-t", "path": "state", "type": "aes256-gcm96", "rotation": "1",
+        props = {"mount": f"{OURS}tr-t", "path": "state", "type": "aes256-gcm96", "rotation": "1",
                  "connection": vault.connection.props()}  # fmt: skip
         olds = engines.TransitKeyProvider().create(props).outs or {}
         transit = vault.root.secrets.transit
         plain = base64.b64encode(b"x").decode()
-        sealed = transit.encrypt_data("state", plain, mount_point="tr-t")["data"]["ciphertext"]
+        sealed = transit.encrypt_data("state", plain, mount_point=f"{OURS}tr-t")["data"][
+            "ciphertext"
+        ]
         news = {**props, "rotation": "2"}
         assert engines.TransitKeyProvider().diff("", olds, news).replaces == []
         outs = engines.TransitKeyProvider().update("", olds, news).outs or {}
         assert outs["latest_version"] == 2
-        opened = transit.decrypt_data("state", sealed, mount_point="tr-t")["data"]["plaintext"]
+        opened = transit.decrypt_data("state", sealed, mount_point=f"{OURS}tr-t")["data"][
+            "plaintext"
+        ]
         assert opened == plain
         engines.TransitKeyProvider().delete("", outs)
         assert engines.TransitKeyProvider().read("", outs).id == ""
     finally:
-        MountProvider().delete("tr-t", mount)
+        MountProvider().delete(f"{OURS}tr-t", mount)
 
 
 def test_a_policy_path_cannot_smuggle_in_a_second_rule() -> None:
     with pytest.raises(ValueError, match="quote or a line break"):
         login.policy_document({'a" { capabilities = ["root"] } path "b': ["read"]})
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("post", "sys/policies/acl/hybrid-recommender-deployer"),
+        ("post", "sys/policy/hybrid-recommender-deployer"),
+        ("post", "sys/policy/other"),
+        ("post", "sys/mounts/other"),
+        ("delete", "sys/mounts/secret"),
+        ("post", "sys/auth/other"),
+        ("get", "secret/data/of-somebody-else"),
+        ("post", "sys/audit/other"),
+        ("post", "auth/token/create-orphan"),
+        ("get", "sys/raw/core"),
+    ],
+)
+def test_the_token_that_deploys_reaches_nothing_beside_the_stacks(
+    vault: RealVault, method: str, path: str
+) -> None:
+    token = Path(vault.connection.token_file).read_text(encoding="ascii")
+    deployer = hvac.Client(
+        url=vault.connection.address, token=token, verify=vault.connection.ca_file
+    )
+    with pytest.raises(hvac.exceptions.Forbidden):
+        getattr(deployer.adapter, method)(url=f"/v1/{path}")
 
 
 # --- the six failures -------------------------------------------------------------------------
@@ -288,6 +322,7 @@ def test_six_ways_for_vault_to_fail_give_six_lines_that_say_what_to_do(
     broken: RealVault, vault: RealVault, silent: int, tmp_path: Path
 ) -> None:
     good = broken.connection
+    broken.root.sys.enable_secrets_engine("kv", path=f"{OURS}kv", options={"version": "2"})
     wrong_token = tmp_path / "token"
     wrong_token.write_text("hvs.wrong")
     messages = {
@@ -295,7 +330,7 @@ def test_six_ways_for_vault_to_fail_give_six_lines_that_say_what_to_do(
             address=good.address, ca_file=good.ca_file, token_file=str(wrong_token))),
         "wrong CA": failure(Connection(
             address=good.address, ca_file=vault.connection.ca_file, token_file=good.token_file)),
-        "missing path": failure(good, kv_mount="secret", must_exist=["no/such/secret"]),
+        "missing path": failure(good, kv_mount=f"{OURS}kv", must_exist=["no/such/secret"]),
         "slow": failure(Connection(
             address=f"https://127.0.0.1:{silent}", ca_file=good.ca_file,
             token_file=good.token_file)),
@@ -308,7 +343,7 @@ def test_six_ways_for_vault_to_fail_give_six_lines_that_say_what_to_do(
     assert len(set(messages.values())) == 6
     words = {
         "wrong token": "refuses the token", "wrong CA": "does not sign", "missing path":
-        "nothing at secret/metadata/no/such/secret", "slow": "no answer within 9 s",
+        f"nothing at {OURS}kv/metadata/no/such/secret", "slow": "no answer within 9 s",
         "sealed": "is sealed", "stopped": "is not reachable",
     }  # fmt: skip
     for case, word in words.items():
@@ -329,4 +364,4 @@ def test_a_missing_token_file_is_told_by_its_path() -> None:
 def test_another_engine_at_our_path_is_named_and_left_alone(vault: RealVault, kv: Any) -> None:
     with pytest.raises(VaultError, match="kv-test already holds a kv engine"):
         MountProvider().create({**kv, "type": "transit"})
-    assert vault.root.sys.list_mounted_secrets_engines()["data"]["kv-test/"]["type"] == "kv"
+    assert vault.root.sys.list_mounted_secrets_engines()["data"][f"{OURS}kv-test/"]["type"] == "kv"

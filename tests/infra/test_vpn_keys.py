@@ -19,28 +19,32 @@ from .conftest import RealVault
 
 KIND = TunnelKeyProvider()
 
+KV = "hybrid-recommender-kv-link"
+
 
 @pytest.fixture
 def kv(vault: RealVault) -> Iterator[str]:
     props = {
-        "path": "kv-link", "type": "kv", "description": "t", "options": {"version": "2"},
+        "path": KV, "type": "kv", "description": "t", "options": {"version": "2"},
         "max_lease_ttl": "1h", "connection": vault.connection.props(),
     }  # fmt: skip
     MountProvider().create(props)
-    yield "kv-link"
-    MountProvider().delete("kv-link", props)
+    yield KV
+    MountProvider().delete(KV, props)
 
 
 def props(vault: RealVault, generation: int = 0, number: int = 1) -> dict[str, Any]:
     return {
-        "mount": "kv-link", "path": f"link/private/tunnel-{number}",
+        "mount": KV, "path": f"link/private/tunnel-{number}",
         "generation": str(generation), "connection": vault.connection.props(),
     }  # fmt: skip
 
 
 def held(vault: RealVault, number: int = 1) -> dict[str, str]:
     answer = vault.root.secrets.kv.v2.read_secret_version(
-        f"link/private/tunnel-{number}", mount_point="kv-link", raise_on_deleted_version=True
+        f"link/private/tunnel-{number}",
+        mount_point=KV,
+        raise_on_deleted_version=True,
     )
     return answer["data"]["data"]
 
@@ -127,7 +131,7 @@ def declared(vault: RealVault, step: int) -> Engine:
     settings = replace(SETTINGS, key_step=step)
 
     def program() -> None:
-        keys = tunnel_keys("private", vault.connection, settings, mount="kv-link")
+        keys = tunnel_keys("private", vault.connection, settings, mount=KV)
         link(settings, keys)
 
     return build(program)

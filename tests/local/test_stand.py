@@ -82,7 +82,7 @@ def test_the_endpoints_name_everything_and_hold_no_secret(stand: RunningStand) -
     path = stand.state / "endpoints.json"
     text = path.read_text(encoding="utf-8")
     assert path.stat().st_mode & 0o077 == 0
-    for secret in ("root-token", "unseal-key"):
+    for secret in ("root-token", "deployer-token", "unseal-key"):
         file = stand.state / "vault" / secret
         assert file.stat().st_mode & 0o777 == 0o600
         assert file.read_text(encoding="ascii").strip() not in text
