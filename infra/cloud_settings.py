@@ -52,6 +52,15 @@ class Access(_Frozen):
     writes: tuple[Prefix, ...] = ()
 
 
+class Autoscaler(_Frozen):
+    """Where Karpenter is installed from: the public charts, or copies of them."""
+
+    charts: str = Field(default="oci://public.ecr.aws/karpenter", pattern=r"^oci://")
+    version: str = Field(default="1.14.1", pattern=r"^\d+\.\d+\.\d+$")
+    image: str | None = Field(default=None, pattern=r"^[^\s@]+@sha256:[0-9a-f]{64}$")
+    """The controller's, by digest; needed where nodes reach no public registry."""
+
+
 class Burst(_Frozen):
     """One cloud site for peaks."""
 
@@ -67,6 +76,7 @@ class Burst(_Frozen):
     gpu_pools: tuple[Pool, ...]
     node_image: str = Field(pattern=r"^[a-z0-9]+@v[0-9]+$")
     """Pinned image of the burst nodes, `family@version`."""
+    autoscaler: Autoscaler = Autoscaler()
     workloads: tuple[Access, ...] = ()
     repositories: tuple[str, ...] = ("bento",)
     monthly_budget_usd: int = Field(ge=1)

@@ -68,7 +68,7 @@ def leave(settings: Settings) -> bool:
         settings.kueue
         and private.gpu_pool
         and private.real_nodes
-        and settings.cloud_pools
+        and settings.rented
         and cloud
         and cloud.real_nodes
         and linked
@@ -147,7 +147,7 @@ def plan_site(settings: Settings) -> Site:
     rule, own = settings.leaving, settings.sites["private"].gpu_pool
     assert own is not None
     table, offers, ceilings = prices(), list[Offer](), dict[str, int]()
-    for pool in gpu_pools(settings.cloud_pools):
+    for pool in gpu_pools(settings.rented):
         for capacity, most, share in (
             (Capacity.SPOT, pool.max_spot_gpus, rule.spot_share),
             (Capacity.ON_DEMAND, pool.max_on_demand_gpus, 1.0),
@@ -168,7 +168,7 @@ def plan_site(settings: Settings) -> Site:
         private_gpus=own.count * own.gpus,
         link_mbps=rule.link_mbps,
         node_minutes=rule.node_minutes,
-        idle_minutes=max(pool.idle_minutes for pool in settings.cloud_pools),
+        idle_minutes=max(pool.idle_minutes for pool in settings.rented),
         usd_per_hour_saved=rule.usd_per_hour_saved,
         ceilings=ceilings,
         offers=tuple(offers),
@@ -218,7 +218,7 @@ def _queues(
     *,
     sends: bool,
 ) -> CloudQueuesArgs:
-    gpus = sum(pool.max_spot_gpus + pool.max_on_demand_gpus for pool in settings.cloud_pools)
+    gpus = sum(pool.max_spot_gpus + pool.max_on_demand_gpus for pool in settings.rented)
     cpus, memory = _PER_GPU
     return CloudQueuesArgs(
         identity=settings.identity,

@@ -9,7 +9,7 @@ import pulumi_kubernetes as k8s
 
 from infra.cloud_settings import Pool
 from infra.clouds.aws import CAPABILITIES, AwsBurst
-from infra.clouds.burst import BurstArgs, BurstOutputs, GpuPool, Internet, Workload
+from infra.clouds.burst import Autoscaler, BurstArgs, BurstOutputs, GpuPool, Internet, Workload
 from infra.clouds.kwok import KwokBurst, KwokBurstArgs
 from infra.components.vpn_keys import tunnel_keys
 from infra.components.vpn_link import VpnLink, VpnLinkArgs
@@ -107,6 +107,7 @@ def burst_args(settings: Settings) -> BurstArgs | None:
         admin_principals=wanted.admin_principals,
         gpu_pools=gpu_pools(wanted.gpu_pools),
         node_image=wanted.node_image,
+        autoscaler=Autoscaler(**wanted.autoscaler.model_dump()),
         workloads=tuple(Workload(**access.model_dump()) for access in wanted.workloads),
         repositories=wanted.repositories,
         monthly_budget_usd=wanted.monthly_budget_usd,

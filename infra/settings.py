@@ -127,13 +127,18 @@ class Settings(_Frozen):
     cloud_pools: tuple[Pool, ...] = ()
     """Stand only: GPU pools of the adopted cloud site; a `burst` site has its own."""
     leaving: Leaving = Leaving()
-    """When jobs leave the private queue for `cloud-pools`."""
+    """When jobs leave the private queue for the cloud's pools."""
     unreachable: tuple[SiteName, ...] = ()
     """Sites to leave alone until they are back: their objects stay in the state untouched."""
     secret_rotation: Name | Annotated[str, Field(pattern=r"^[0-9]{1,9}$")] = "1"  # noqa: S105
     """Change it to give every generated secret a new value, in place."""
     today: date = Field(default_factory=date.today)
     """The day that dated limits (a Kubernetes version's support) are judged on."""
+
+    @property
+    def rented(self) -> tuple[Pool, ...]:
+        """GPU pools of the cloud site, whoever orders their nodes."""
+        return self.cloud_pools or (self.burst.gpu_pools if self.burst is not None else ())
 
     @model_validator(mode="after")
     def _no_overlap(self) -> Self:
@@ -145,10 +150,12 @@ class Settings(_Frozen):
         if self.burst is not None:
             ranges.append(("burst.vpc-cidr", self.burst.vpc_cidr))
             ranges.append(("burst.service-cidr", self.burst.service_cidr))
+        # an adopted `burst` cluster lives in its network, where pods have the nodes' addresses
+        cloud = ("burst.", "sites.cloud.") if self.burst is not None else ()
         clashes = [
             f"{one} is {net}, which overlaps {other} {its}; the link cannot route both"
             for (one, net), (other, its) in combinations(ranges, 2)
-            if net.overlaps(its)
+            if net.overlaps(its) and not (one.startswith(cloud) and other.startswith(cloud))
         ]
         if clashes:
             raise ValueError("; ".join(clashes))

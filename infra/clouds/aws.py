@@ -154,6 +154,8 @@ class AwsBurst(pulumi.ComponentResource):
                 zones=args.zones,
                 node_image=args.node_image,
                 kubernetes=kubernetes,
+                autoscaler=args.autoscaler,
+                isolated=args.internet is Internet.NONE,
             ),
             child,
         )

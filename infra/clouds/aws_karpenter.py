@@ -1,4 +1,4 @@
-"""Karpenter's AWS side: its queue, its rights, the class of its nodes, and the node pools.
+"""Karpenter on AWS: its queue, its rights, its charts, the class of its nodes, and the node pools.
 
 The rights follow the project's own CloudFormation template, less what a fixed instance profile
 makes unnecessary (creating and deleting profiles).
@@ -21,7 +21,7 @@ from infra.clouds.aws_account import (
     document,
     pod_trust,
 )
-from infra.clouds.burst import Capabilities, GpuPool, dump
+from infra.clouds.burst import Autoscaler, Capabilities, GpuPool, dump
 from infra.clouds.burst_pools import API as POOLS
 from infra.clouds.burst_pools import NodeClass, node_pools
 
@@ -55,6 +55,9 @@ class AwsKarpenterArgs:
     zones: tuple[str, ...]
     node_image: str
     kubernetes: k8s.Provider
+    autoscaler: Autoscaler
+    isolated: bool
+    """Nodes reach no public address: prices come from the release, not from AWS."""
 
 
 class AwsKarpenter(pulumi.ComponentResource):
@@ -69,8 +72,10 @@ class AwsKarpenter(pulumi.ComponentResource):
         super().__init__("recsys:aws:Karpenter", name, None, opts)
         self._name, self._args, self._account = name, args, args.account
         self._child = pulumi.ResourceOptions(parent=self)
+        self._rights: list[pulumi.Resource] = []
         self.queue = self._interruptions()
         self.role = self._controller()
+        self._release = self._install()
         self._node_class()
         for pool in args.gpu_pools:
             for one in node_pools(pool, args.capabilities, args.zones, NODE_CLASS):
@@ -151,14 +156,16 @@ class AwsKarpenter(pulumi.ComponentResource):
                 account, cluster, queue_arn, self._args.node_role_name
             ),
         }.items():
-            aws.iam.RolePolicy(
-                f"{self._name}-{part}",
-                name=part,
-                role=role.name,
-                policy=document(*statements),
-                opts=self._child,
+            self._rights.append(
+                aws.iam.RolePolicy(
+                    f"{self._name}-{part}",
+                    name=part,
+                    role=role.name,
+                    policy=document(*statements),
+                    opts=self._child,
+                )
             )
-        aws.eks.PodIdentityAssociation(
+        login = aws.eks.PodIdentityAssociation(
             self._name,
             cluster_name=self._args.cluster_name,
             namespace=NAMESPACE,
@@ -167,7 +174,53 @@ class AwsKarpenter(pulumi.ComponentResource):
             tags=self._tags("karpenter"),
             opts=self._child,
         )
+        self._rights.append(login)
         return role
+
+    def _install(self) -> k8s.helm.v3.Release:
+        """The project's own charts, types first: what a chart brings itself, Helm never updates."""
+        args, wanted = self._args, self._args.autoscaler
+        here = pulumi.ResourceOptions(parent=self, provider=args.kubernetes)
+        types = k8s.helm.v3.Release(
+            f"{self._name}-types",
+            name="karpenter-crd",
+            chart=f"{wanted.charts}/karpenter-crd",
+            version=wanted.version,
+            namespace=NAMESPACE,
+            opts=here,
+        )
+        repository, _, digest = (wanted.image or "").partition("@")
+        image = {"image": {"repository": repository, "tag": "", "digest": digest}}
+        return k8s.helm.v3.Release(
+            f"{self._name}-controller",
+            name="karpenter",
+            chart=f"{wanted.charts}/karpenter",
+            version=wanted.version,
+            namespace=NAMESPACE,
+            skip_crds=True,
+            atomic=True,
+            timeout=600,
+            values={
+                "replicas": 2,
+                "serviceAccount": {"name": SERVICE_ACCOUNT},
+                "settings": {
+                    "clusterName": args.cluster_name,
+                    "interruptionQueue": self.queue.name,
+                    "isolatedVPC": args.isolated,
+                },
+                "controller": {
+                    **(image if wanted.image else {}),
+                    "resources": {
+                        "requests": {"cpu": "500m", "memory": "1Gi"},
+                        "limits": {"memory": "1Gi"},
+                    },
+                },
+            },
+            # without its rights it would crash until the update had made them
+            opts=pulumi.ResourceOptions.merge(
+                here, pulumi.ResourceOptions(depends_on=[types, *self._rights])
+            ),
+        )
 
     def _custom(self, name: str, version: str, kind: str, spec: dict[str, Any]) -> None:
         k8s.apiextensions.CustomResource(
@@ -176,7 +229,9 @@ class AwsKarpenter(pulumi.ComponentResource):
             kind=kind,
             metadata={"name": name, "labels": self._account.tags("karpenter", name)},
             spec=spec,
-            opts=pulumi.ResourceOptions(parent=self, provider=self._args.kubernetes),
+            opts=pulumi.ResourceOptions(
+                parent=self, provider=self._args.kubernetes, depends_on=[self._release]
+            ),
         )
 
     def _node_class(self) -> None:

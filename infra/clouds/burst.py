@@ -117,6 +117,24 @@ class Workload:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Autoscaler:
+    """Where the site's node autoscaler is installed from."""
+
+    charts: str
+    """OCI address below which its Helm charts lie."""
+    version: str
+    """Of the charts, and of the controller unless `image` names another."""
+    image: str | None = None
+    """`repository@sha256:…` of a copy; None for the one that the chart names."""
+
+    def __post_init__(self) -> None:
+        if not self.charts.startswith("oci://"):
+            raise ValueError(f"charts is {self.charts}; give an OCI address, oci://…")
+        if self.image is not None and not re.search(r"@sha256:[0-9a-f]{64}$", self.image):
+            raise ValueError(f"image is {self.image}; pin it by its digest, @sha256:…")
+
+
+@dataclass(frozen=True, kw_only=True)
 class BurstArgs:
     """One cloud site. Plain values only, so that a preview knows every name and policy."""
 
@@ -135,6 +153,7 @@ class BurstArgs:
     gpu_pools: tuple[GpuPool, ...]
     node_image: str
     """Pinned image of the burst nodes, `family@version`."""
+    autoscaler: Autoscaler
     workloads: tuple[Workload, ...] = ()
     repositories: tuple[str, ...] = ("bento",)
     monthly_budget_usd: int
@@ -227,6 +246,11 @@ def _wrong_place(args: BurstArgs, can: Capabilities) -> list[str]:
         reasons.append(f"Kubernetes {args.kubernetes_version}: standard support ended on {last}")
     if args.internet not in can.internet:
         reasons.append(f"internet={args.internet} is not offered")
+    if args.internet is Internet.NONE and args.autoscaler.image is None:
+        reasons.append(
+            "internet=none and autoscaler.image is unset: nodes reach this account's registry "
+            "only; copy the controller there and give its address with the digest"
+        )
     return reasons
 
 

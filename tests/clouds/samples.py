@@ -7,7 +7,7 @@ from datetime import date
 from ipaddress import IPv4Network
 from typing import Any
 
-from infra.clouds.burst import BurstArgs, GpuPool, Internet, Workload
+from infra.clouds.burst import Autoscaler, BurstArgs, GpuPool, Internet, Workload
 from infra.naming import Identity
 
 IDENTITY = Identity(
@@ -44,6 +44,10 @@ ARGS = BurstArgs(
         ),
     ),
     node_image="al2023@v20261106",
+    autoscaler=Autoscaler(
+        charts="oci://registry.example/mirror", version="1.14.1",
+        image="registry.example/mirror/karpenter@sha256:" + "0" * 64,
+    ),
     workloads=(
         Workload(namespace="recsys", service_account="bento", reads=("models/",)),
         Workload(

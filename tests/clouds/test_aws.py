@@ -221,6 +221,21 @@ def test_burst_nodes_are_as_closed_as_system_nodes(site: Engine) -> None:
         assert set(spec["tags"]) >= REQUIRED_TAGS
 
 
+def test_karpenter_is_installed_with_its_rights_and_before_its_pools(site: Engine) -> None:
+    types, controller = (
+        site.of("Release")[f"cloud-karpenter-{n}"] for n in ("types", "controller")
+    )
+    assert types["version"] == controller["version"]
+    assert controller["skipCrds"] is True, "Helm never updates types that a chart brings itself"
+    settings = controller["values"]["settings"]
+    assert settings["interruptionQueue"] == site.one("Queue")["name"]
+    assert settings["isolatedVPC"] is True
+    image = controller["values"]["controller"]["image"]
+    assert f"{image['repository']}@{image['digest']}" == ARGS.autoscaler.image
+    login = site.of("PodIdentityAssociation")["cloud-karpenter"]
+    assert login["serviceAccount"] == controller["values"]["serviceAccount"]["name"]
+
+
 def test_every_interruption_event_reaches_the_queue_that_only_those_rules_may_fill(
     site: Engine,
 ) -> None:
