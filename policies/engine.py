@@ -95,7 +95,11 @@ def _note(finding: Finding, failures: list[str], missing: list[str]) -> None:
         failures.append(finding)
 
 
-def run(stack: Stack, plan: Plan) -> list[Row]:
+Judged = Mapping[str, Mapping[str, Row]]
+"""URN -> rule id -> the answer that needs not be asked for again."""
+
+
+def run(stack: Stack, plan: Plan, judged: Judged | None = None) -> list[Row]:
     """Every row, resources in input order, then the rules on the whole stack."""
     by_kind: dict[str, list[Rule]] = {}
     for rule in plan.rules:
@@ -107,7 +111,11 @@ def run(stack: Stack, plan: Plan) -> list[Row]:
         applicable = by_kind.get(resource.kind, ())
         if not applicable and plan.complete and not _needs_no_rule(resource.kind):
             rows.append(_unjudged(resource))
-        rows += [row_of(rule, resource, contexts[rule.id], plan) for rule in applicable]
+        before = (judged or {}).get(resource.urn, {})
+        rows += [
+            before.get(rule.id) or row_of(rule, resource, contexts[rule.id], plan)
+            for rule in applicable
+        ]
     whole = Resource(type=STACK_TYPE, name="stack", props={}, kind=STACK_TYPE)
     rows += [
         row_of(rule, whole, contexts[rule.id], plan) for rule in plan.rules if rule.whole_stack

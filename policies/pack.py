@@ -107,6 +107,8 @@ class Session:
     waiver_file: str = ""
     plan: Plan = field(default_factory=lambda: plan_from(all_rules(), None))
     inputs: dict[str, Resource] = field(default_factory=dict[str, Resource])
+    judged: dict[str, dict[str, Row]] = field(default_factory=dict[str, dict[str, Row]])
+    """Answers about a resource alone; the rest follows when its siblings are known."""
     said: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
 
     def by_kind(self) -> dict[str, list[Rule]]:
@@ -217,9 +219,12 @@ class Analyzer(analyzer_pb2_grpc.AnalyzerServicer):
     def Analyze(self, request: Any, context: Any) -> Any:
         with self._lock:
             found: list[Row] = []
-            for resource in _resources(request):
+            several = _resources(request)
+            for resource in several:
                 self._session.inputs[resource.urn] = resource
                 found += judge_alone(resource, self._session.plan, self._kinds)
+            if len(several) == 1:  # the parts of a list share its URN
+                self._session.judged[several[0].urn] = {row.rule: row for row in found}
             # Which waivers are over or unused is known at the end only.
             waived = apply_waivers(
                 found, self._session.waivers, self._session.plan, self._today(), ""
@@ -231,7 +236,7 @@ class Analyzer(analyzer_pb2_grpc.AnalyzerServicer):
     def AnalyzeStack(self, request: Any, context: Any) -> Any:
         with self._lock:
             session = self._session
-            rows = run(Stack(self._whole(request)), session.plan)
+            rows = run(Stack(self._whole(request)), session.plan, session.judged)
             rows = apply_waivers(
                 rows, session.waivers, session.plan, self._today(), session.waiver_file
             )
@@ -240,6 +245,7 @@ class Analyzer(analyzer_pb2_grpc.AnalyzerServicer):
                 for row in rows
                 if row.verdict is not Verdict.PASS and (row.rule, row.resource) not in session.said
             ]
+            session.judged.clear()
             session.inputs.clear()  # the update that follows a preview starts anew
             session.said.clear()
             return analyzer_pb2.AnalyzeResponse(

@@ -73,12 +73,15 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def pod_of(resource: Resource) -> Pod:
     """The pod of a workload; empty when the object has none. Raises `UnknownValue`."""
-    template = _mapping(at(resource.props, *TEMPLATE_PATHS[resource.kind]))
-    return Pod(
-        meta=_mapping(raw(template, "metadata")),
-        spec=_mapping(at(template, "spec")),
-        namespace=resource.namespace,
-    )
+    known = resource.memo.get("pod")
+    if known is None:
+        template = _mapping(at(resource.props, *TEMPLATE_PATHS[resource.kind]))
+        known = resource.memo["pod"] = Pod(
+            meta=_mapping(raw(template, "metadata")),
+            spec=_mapping(at(template, "spec")),
+            namespace=resource.namespace,
+        )
+    return known
 
 
 def containers(pod: Pod, lists: Iterable[str] = CONTAINER_LISTS) -> Iterator[Container]:

@@ -38,6 +38,10 @@ class Resource:
     references: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     provider: str = ""
     """Name of the provider that manages it, empty for the default one or outside a program."""
+    memo: dict[str, Any] = field(
+        default_factory=dict[str, Any], init=False, compare=False, repr=False
+    )
+    """What many rules read out of `props`, worked out once."""
 
     @property
     def is_kubernetes(self) -> bool:
