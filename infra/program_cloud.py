@@ -25,7 +25,13 @@ def deploy_cloud(settings: Settings, vault: Connection, mount: pulumi.Input[str]
     if args is None:
         return
     site = AwsBurst("cloud", args)
-    pulumi.export("burst", {"cluster": site.outputs.cluster_name, "network": str(args.vpc_cidr)})
+    made = site.outputs
+    pulumi.export(
+        "burst",
+        {
+            "cluster": made.cluster_name, "api": made.api_endpoint, "network": str(args.vpc_cidr),
+        },
+    )  # fmt: skip
     link = link_settings(settings)
     if link is not None:
         _link(settings, site.outputs, link, tunnel_keys("cloud", vault, link, mount=mount))
