@@ -6,6 +6,7 @@ bring along stands in its pod template's annotations, the one place that Kueue c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,6 +34,15 @@ class Waiting:
     input_gb: float
     worth: float | None = None
     """USD that one hour of earlier finish is worth; None for the site's usual figure."""
+    pods: tuple[tuple[int, int], ...] = ()
+    """(how many, GPUs of each): a pod runs on one node. Empty: as many of one GPU as it takes."""
+
+    def nodes_of(self, gpus: int) -> int | None:
+        """Nodes of so many GPUs that it needs; None when a pod of it fits on none."""
+        parts = [(count, each) for count, each in self.pods if each] or [(self.gpus, 1)]
+        if any(each > gpus for _, each in parts):
+            return None
+        return sum(math.ceil(count / (gpus // each)) for count, each in parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +61,8 @@ def queue(listed: Object, now: datetime) -> tuple[list[Waiting], list[Running]]:
         spec, status = _object(each, "spec"), _object(each, "status")
         if _condition(status, "Finished") or spec.get("active") is False:
             continue
-        name, gpus = _name(each), _gpus(spec)
+        name, pods = _name(each), _pods(spec)
+        gpus = sum(count * size for count, size in pods)
         if gpus == 0:
             continue
         hours = _number(each, HOURS, above_zero=True)
@@ -64,6 +75,7 @@ def queue(listed: Object, now: datetime) -> tuple[list[Waiting], list[Running]]:
                 hours=hours,
                 input_gb=_number(each, INPUT_GB) or 0.0,
                 worth=_number(each, WORTH, needed=False),
+                pods=pods,
             )
             created = str(_object(each, "metadata").get("creationTimestamp", ""))
             waiting.append((-int(spec.get("priority") or 0), created, job))
@@ -98,14 +110,17 @@ def _pod_sets(spec: Object) -> Iterator[tuple[int, Object]]:
         yield int(each.get("count", 1)), _object(each, "template")
 
 
-def _gpus(spec: Object) -> int:
-    total = 0
+def _pods(spec: Object) -> tuple[tuple[int, int], ...]:
+    """(how many pods, GPUs of each) of every pod set."""
+    found: list[tuple[int, int]] = []
     for count, template in _pod_sets(spec):
+        gpus = 0
         for container in cast("list[Object]", _object(template, "spec").get("containers") or []):
             resources = _object(container, "resources")
             asked = _object(resources, "limits").get(GPU) or _object(resources, "requests").get(GPU)
-            total += count * int(asked or 0)
-    return total
+            gpus += int(asked or 0)
+        found.append((count, gpus))
+    return tuple(found)
 
 
 def _number(

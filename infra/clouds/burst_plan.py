@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -146,8 +145,8 @@ def _cheapest(site: Site, job: Waiting, room: dict[str, int], loaded: float) -> 
     begins = max(site.node_minutes / 60, loaded)
     possible: list[Rented] = []
     for offer in site.offers:
-        nodes = math.ceil(job.gpus / offer.gpus)
-        if nodes * offer.gpus <= room.get(offer.holder, 0):
+        nodes = job.nodes_of(offer.gpus)
+        if nodes is not None and nodes * offer.gpus <= room.get(offer.holder, 0):
             paid = begins + job.hours + site.idle_minutes / 60
             possible.append(
                 Rented(

@@ -117,6 +117,30 @@ def test_a_job_larger_than_the_private_site_leaves_and_one_larger_than_both_goes
     assert (too_large.leaves, too_large.rented, too_large.stays) == (False, None, None)
 
 
+def test_a_pod_is_not_split_over_two_nodes() -> None:
+    both = {
+        "ceilings": {"training-spot": 16},
+        "offers": (
+            offer("g6e.12xlarge", 4, Capacity.SPOT, 4.0),
+            offer("g6e.48xlarge", 8, Capacity.SPOT, 9.0),
+        ),
+    }
+    one, two, three = plan(
+        site(**both),
+        [
+            job("a", 8, pods=((1, 8),)),  # cheaper on two small nodes, where it does not fit
+            job("b", 8, pods=((2, 4),)),
+            job("c", 9, pods=((3, 3),)),
+        ],
+        FULL,
+    )
+    assert one.rented is not None
+    assert (one.rented.nodes, one.rented.offer.instance_type) == (1, "g6e.48xlarge")
+    assert two.rented is not None
+    assert (two.rented.nodes, two.rented.offer.instance_type) == (2, "g6e.12xlarge")
+    assert three.rented is None, "16 GPUs are rented, one node for each pod would be 12 more"
+
+
 def test_a_small_job_does_not_overtake_a_large_one_at_the_private_site() -> None:
     running = [Running(name="r", gpus=4, hours_left=3, flavor="private")]
     large, small = plan(site(offers=()), [job("a", 8, 1), job("b", 1, 1)], running)
