@@ -137,6 +137,7 @@ def sending_queues(
             site=plan_site(settings).model_dump_json(),
             private_queue=GPU_QUEUE,
             cloud_queue=CLOUD_QUEUE,
+            every=settings.leaving.look_seconds,
         ),
         ResourceOptions(depends_on=[queues]),
     )

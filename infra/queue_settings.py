@@ -66,6 +66,8 @@ class Leaving(BaseModel):
     """Price of spot capacity as a share of on-demand."""
     region: str = "us-east-1"
     """Whose prices are compared."""
+    look_seconds: int = Field(default=15, ge=1)
+    """Between two looks at the queue."""
 
 
 class Kueue(_Described):

@@ -1,12 +1,14 @@
 """Gives waiting jobs to the cloud's queue when the private one is full and leaving pays.
 
     python -m infra.clouds.burst_mover --site SITE.json --every 15
+    kubectl get workloads -A -o json | python -m infra.clouds.burst_mover --site SITE.json --show
 
-Runs as a pod of the private cluster. `burst_plan` decides; only jobs leave whose pod template says
-`recsys/may-leave: "true"`, because their data must be allowed, and able, to follow. Who runs a Job
-is fixed when it is made (`spec.managedBy`), so a job that waits and never ran is removed and made
-again under its name in the cloud's queue. It is written down before it is removed: a mover that
-ends in between makes it again when it starts.
+Runs as a pod of the private cluster; `--show` prints what it would do and does nothing.
+`burst_plan` decides; only jobs leave whose pod template says `recsys/may-leave: "true"`, because
+their data must be allowed, and able, to follow. Who runs a Job is fixed when it is made
+(`spec.managedBy`), so a job that waits and never ran is removed and made again under its name in
+the cloud's queue. It is written down before it is removed: a mover that ends in between makes it
+again when it starts.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from typing import Any, Protocol, cast
 from pydantic import ValidationError
 
 from infra.clouds.burst_jobs import HOURS, INPUT_GB, WORTH, JobError, queue
-from infra.clouds.burst_plan import Site, plan
+from infra.clouds.burst_plan import Site, Verdict, plan, table
 
 MAY_LEAVE = "recsys/may-leave"
 LEFT = "recsys/left-as"
@@ -96,6 +98,14 @@ class Rules:
 
 def leaving(listed: Object, site: Site, rules: Rules, now: datetime) -> list[tuple[str, str]]:
     """(namespace, job) of every waiting job that should leave now."""
+    verdicts, movable = judged(listed, site, rules, now)
+    return [movable[each.job.name] for each in verdicts if each.leaves and each.job.name in movable]
+
+
+def judged(
+    listed: Object, site: Site, rules: Rules, now: datetime
+) -> tuple[list[Verdict], dict[str, tuple[str, str]]]:
+    """The plan of the private queue, and (namespace, job) of the workloads that may leave."""
     mine: list[Object] = []
     movable: dict[str, tuple[str, str]] = {}
     gone = 0
@@ -112,11 +122,7 @@ def leaving(listed: Object, site: Site, rules: Rules, now: datetime) -> list[tup
             mine.append(one if may else _staying(one, clear=clear, hours=rules.unknown_hours))
     waiting, running = queue({"items": mine}, now)
     room = _without(site, gone)
-    return [
-        movable[each.job.name]
-        for each in plan(room, waiting, running)
-        if each.leaves and each.job.name in movable
-    ]
+    return plan(room, waiting, running), movable
 
 
 def _finished(workload: Object) -> bool:
@@ -275,22 +281,27 @@ def look(api: Api, site: Site, rules: Rules) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Looks until it is ended; 1 when the site file cannot be read."""
+    """Looks until it is ended; 1 when the site file, or what is to be shown, cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m infra.clouds.burst_mover")
     parser.add_argument("--site", type=Path, required=True, help="JSON: see Site in burst_plan.py")
     parser.add_argument("--every", type=float, default=15.0, help="seconds between two looks")
     parser.add_argument("--private-queue", default="gpu")
     parser.add_argument("--cloud-queue", default="cloud")
+    parser.add_argument(
+        "--show", action="store_true", help="the plan of the workloads on standard input, and end"
+    )
     words = parser.parse_args(argv)
     try:
         site = Site.model_validate_json(words.site.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
         print(f"burst mover: {words.site}: {error}", file=sys.stderr)
         return 1
+    rules = Rules(private_queue=words.private_queue, cloud_queue=words.cloud_queue)
+    if words.show:
+        return _show(sys.stdin.read(), site, rules)
     api = Cluster(
         f"{os.environ['KUBERNETES_SERVICE_HOST']}:{os.environ['KUBERNETES_SERVICE_PORT']}"
     )
-    rules = Rules(private_queue=words.private_queue, cloud_queue=words.cloud_queue)
     while True:
         try:
             for line in look(api, site, rules):
@@ -298,6 +309,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (OSError, JobError) as error:
             print(f"burst mover: {error}; looking again", file=sys.stderr, flush=True)
         time.sleep(words.every)
+
+
+def _show(text: str, site: Site, rules: Rules) -> int:
+    now = datetime.now(UTC)
+    try:
+        verdicts, _ = judged(json.loads(text), site, rules, now)
+    except ValueError as error:
+        print(f"burst mover: standard input: {error}", file=sys.stderr)
+        return 1
+    print(table(verdicts, now))
+    return 0
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class QueueMoverArgs:
     """What the plan knows of the site and of what is rented, as JSON."""
     private_queue: str
     cloud_queue: str
-    every: int = 15
+    every: int
     """Seconds between two looks at the queue."""
 
 

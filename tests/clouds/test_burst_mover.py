@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from infra.clouds.burst_mover import (
     Rules,
     leaving,
     look,
+    main,
     move,
 )
 from infra.clouds.burst_plan import Offer, Site
@@ -96,6 +100,23 @@ def test_no_more_leave_than_the_ceiling_holds_with_those_that_left_before() -> N
     assert gone(full, workload("w6", queue="cloud"), *waiting) == ["w2-job"]
     both = [workload("w6", queue="cloud"), workload("w7", queue="cloud")]
     assert gone(full, *both, *waiting) == []
+
+
+def test_what_it_would_do_is_shown_by_its_own_rules_and_nothing_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "site.json"
+    file.write_text(SITE.model_dump_json(), encoding="utf-8")
+    full = workload("w1", runs=True, hours="1e6")  # for as long as this test is run
+    queue = [full, workload("w2"), workload("w3", hours=None)]
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps({"items": queue})))
+    assert main(["--site", str(file), "--show"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"research/w2 +8 +1x g6.48xlarge spot", shown)
+    assert re.search(r"research/w3 +8 +waits", shown), "others' jobs need not say anything"
+    monkeypatch.setattr("sys.stdin", io.StringIO("no JSON"))
+    assert main(["--site", str(file), "--show"]) == 1
+    assert "burst mover: standard input: " in capsys.readouterr().err
 
 
 class PowerCutError(Exception):

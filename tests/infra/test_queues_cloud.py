@@ -141,6 +141,7 @@ def test_the_mover_moves_jobs_of_the_teams_and_writes_one_note() -> None:
         lambda: QueueMover(
             "mover",
             QueueMoverArgs(
+                every=15,
                 identity=IDENTITY,
                 provider=provider(),
                 space=kueue.NAMESPACE,
