@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 UV := local/uv.sh
 
-.PHONY: help setup up down status lint test demo-failover bench clean
+.PHONY: help setup up down status lint test demo-failover demo-burst bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -23,6 +23,7 @@ up: setup ## both sites, Vault and the program on this machine, again to repair;
 	@$(UV) run --frozen stand status
 	@eval "$$($(UV) run --frozen stand env)" && pulumi stack output -s local && \
 	  pulumi stack output -s local --json | $(UV) run --frozen python -m local.ask && \
+	  $(UV) run --frozen python -m local.overflow && \
 	  pulumi stack export -s local | $(UV) run --frozen policies report --state /dev/stdin \
 	    --stack local --output out/policies/deployed.md
 
@@ -50,6 +51,9 @@ demo-failover: setup ## what shoppers notice while a node, a tunnel and each sit
 	@eval "$$($(UV) run --frozen stand env)" && \
 	  pulumi config set -s local --path 'serving.sites[1]' cloud && pulumi up -s local --yes && \
 	  pulumi stack output -s local --json | $(UV) run --frozen python -m benchmarks.failover
+
+demo-burst: setup ## a training job that overflows into the cloud site (after make up, which ends with it)
+	@$(UV) run --frozen python -m local.overflow
 
 bench: setup ## every measurement, side by side with its peer; writes out/bench/
 	@$(UV) run --frozen python -m benchmarks

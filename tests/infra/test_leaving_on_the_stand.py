@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import secrets
+import os
+import re
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
-from infra.clouds.burst_jobs import HOURS, INPUT_GB
-from infra.clouds.burst_mover import LEFT, MAY_LEAVE
-from infra.kueue import QUEUE_LABEL
-from local.gpu import RUNS_FOR
-from local.kube import Client
+from local.leaving import CLAIMS, Sites, Work
+from local.overflow import LABEL
+from local.paths import PROJECT
 from tests.conftest import RunningStand
 from tests.stack import Stack
 
 pytestmark = pytest.mark.stand
-GPU = "nvidia.com/gpu"
 TEAM = "research"
-JOBS = f"/apis/batch/v1/namespaces/{TEAM}/jobs"
-CLAIMS = "/apis/karpenter.sh/v1/nodeclaims"
 
 
 def until(what: str, seen: Callable[[], object], seconds: float = 120) -> None:
@@ -31,59 +29,18 @@ def until(what: str, seen: Callable[[], object], seconds: float = 120) -> None:
         time.sleep(0.5)
 
 
-class Sites:
-    """Jobs of one team, submitted at the private site, wherever they run."""
+def submit(sites: Sites, pods: int, gpus: int, seconds: int, *, may_leave: bool) -> str:
+    return sites.submit(Work(pods=pods, gpus=gpus, seconds=seconds, may_leave=may_leave))
 
-    def __init__(self, stand: RunningStand) -> None:
-        self.private, self.cloud = stand.client("private"), stand.client("cloud")
 
-    def submit(self, pods: int, gpus: int, seconds: int, *, may_leave: bool) -> str:
-        name = f"j-{secrets.token_hex(4)}"
-        size = {"cpu": "1", "memory": "1Gi", GPU: str(gpus)}
-        marks = {RUNS_FOR: f"{seconds}s", HOURS: "2", INPUT_GB: "0"}
-        work = {"name": "work", "image": "none.internal/work:1",
-                "resources": {"requests": size, "limits": size}}  # fmt: skip
-        template = {
-            "metadata": {"annotations": marks | ({MAY_LEAVE: "true"} if may_leave else {})},
-            "spec": {"restartPolicy": "Never", "containers": [work]},
-        }
-        job: dict[str, Any] = {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": {"name": name, "labels": {QUEUE_LABEL: "gpu"}},
-            "spec": {"parallelism": pods, "completions": pods, "template": template},
-        }
-        self.private.request("POST", JOBS, job)
-        return name
-
-    def running(self, client: Client, job: str) -> list[str]:
-        """Nodes that run a job's pods at one site."""
-        query = f"labelSelector=batch.kubernetes.io/job-name%3D{job}"
-        return [
-            pod["spec"]["nodeName"]
-            for pod in client.items(f"/api/v1/namespaces/{TEAM}/pods?{query}")
-            if pod["status"].get("phase") == "Running"
-        ]
-
-    def job(self, name: str) -> dict[str, Any]:
-        """As the private site tells it; nothing while it is between its two queues."""
-        return self.private.find(f"{JOBS}/{name}") or {"metadata": {}, "status": {}}
-
-    def left(self, name: str) -> bool:
-        return LEFT in (self.job(name)["metadata"].get("annotations") or {})
-
-    def rented(self) -> list[str]:
-        found = self.cloud.items("/api/v1/nodes?labelSelector=karpenter.sh/nodepool")
-        return [node["metadata"]["name"] for node in found]
-
-    def clean(self) -> None:
-        for job in self.private.items(JOBS):
-            where = f"{JOBS}/{job['metadata']['name']}"
-            self.private.delete(f"{where}?propagationPolicy=Background")
-        until("copies are left in the cloud", lambda: not self.cloud.items(JOBS))
-        for claim in self.cloud.items(CLAIMS):
-            self.cloud.delete(f"{CLAIMS}/{claim['metadata']['name']}")
-        until("nodes are left", lambda: not self.rented())
+def clean(sites: Sites) -> None:
+    for job in sites.private.items(sites.jobs):
+        where = f"{sites.jobs}/{job['metadata']['name']}"
+        sites.private.delete(f"{where}?propagationPolicy=Background")
+    until("copies are left in the cloud", lambda: not sites.cloud.items(sites.jobs))
+    for claim in sites.claims():
+        sites.cloud.delete(f"{CLAIMS}/{claim['metadata']['name']}")
+    until("nodes are left", lambda: not sites.rented())
 
 
 @pytest.fixture
@@ -91,10 +48,10 @@ def sites(stand: RunningStand, deployed: Stack) -> Iterator[Sites]:
     del deployed
     if not stand.rooted:
         pytest.skip("no root here: no real node runs Kueue, and there is no link")
-    made = Sites(stand)
-    made.clean()
+    made = Sites(stand.client("private"), stand.client("cloud"), TEAM)
+    clean(made)
     yield made
-    made.clean()
+    clean(made)
 
 
 def test_the_private_kueue_reaches_the_clouds_with_the_token_from_vault(sites: Sites) -> None:
@@ -108,9 +65,9 @@ def test_the_private_kueue_reaches_the_clouds_with_the_token_from_vault(sites: S
 
 
 def test_nothing_leaves_while_the_private_site_has_room(sites: Sites) -> None:
-    job = sites.submit(1, 8, 40, may_leave=True)
+    job = submit(sites, 1, 8, 40, may_leave=True)
     until("it does not run here", lambda: sites.running(sites.private, job))
-    time.sleep(20)  # more than one look of the mover
+    time.sleep(12)  # more than two looks of the mover
     assert not sites.left(job)
     assert sites.rented() == []
 
@@ -118,23 +75,91 @@ def test_nothing_leaves_while_the_private_site_has_room(sites: Sites) -> None:
 def test_from_a_full_site_a_job_runs_in_the_cloud_and_again_when_its_node_is_reclaimed(
     sites: Sites,
 ) -> None:
-    full = sites.submit(8, 8, 900, may_leave=False)
+    full = submit(sites, 8, 8, 900, may_leave=False)
     until("the site is not full", lambda: len(sites.running(sites.private, full)) == 8)
-    stays = sites.submit(1, 8, 5, may_leave=False)
+    stays = submit(sites, 1, 8, 5, may_leave=False)
     assert sites.rented() == []
-    job = sites.submit(1, 8, 30, may_leave=True)
+    job = submit(sites, 1, 8, 30, may_leave=True)
     until("it does not leave", lambda: sites.left(job))
     until("it does not run in the cloud", lambda: sites.running(sites.cloud, job))
     lost = sites.running(sites.cloud, job)[0]
     assert lost in sites.rented()
     claim = next(
-        one["metadata"]["name"]
-        for one in sites.cloud.items(CLAIMS)
-        if one["status"].get("nodeName") == lost
+        one["metadata"]["name"] for one in sites.claims() if one["status"].get("nodeName") == lost
     )
     sites.cloud.delete(f"{CLAIMS}/{claim}")
     until("it does not run again", lambda: sites.running(sites.cloud, job) not in ([], [lost]))
     until("its end is not told here", lambda: sites.job(job)["status"].get("succeeded") == 1)
     assert sites.running(sites.private, job) == []
     assert not sites.left(stays), "it did not say that it may"
-    until("the copy stays", lambda: sites.cloud.find(f"{JOBS}/{job}") is None)
+    until("the copy stays", lambda: not sites.copied(job))
+
+
+def overflow(stand: RunningStand) -> subprocess.Popen[str]:
+    """What `make up` ends with, started."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "local.overflow"],
+        cwd=PROJECT, env={**os.environ, "STAND_STATE": str(stand.state)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def left_behind(sites: Sites) -> list[str]:
+    """The demonstration's jobs at both sites."""
+    query = f"/apis/batch/v1/jobs?labelSelector={LABEL}"
+    return [
+        one["metadata"]["name"]
+        for client in (sites.private, sites.cloud)
+        for one in client.items(query)
+    ]
+
+
+def test_the_demonstration_shows_each_step_of_a_job_that_overflows_and_removes_its_own_jobs_alone(
+    stand: RunningStand, sites: Sites
+) -> None:
+    others = submit(sites, 1, 8, 600, may_leave=False)
+    until("it does not run here", lambda: sites.running(sites.private, others))
+    shown = overflow(stand)
+    text, _ = shown.communicate(timeout=300)
+    assert shown.returncode == 0, text
+    steps = [
+        r"one job takes what was free, 56 of the private site's 64 simulated GPUs",
+        r"queued, 2 workers of 8 GPUs",
+        r"research/job-overflow-train-\S+ +16 +2x g6.48xlarge spot",
+        r"left: ",
+        r"sent over the link",
+        r"Karpenter ordered a simulated node: \S+ \(g6.48xlarge, spot\)",
+        r"Karpenter ordered a simulated node: \S+ \(g6.48xlarge, spot\)",
+        r"a worker runs on \S+ \(g6.48xlarge, spot\)",
+        r"a worker runs on \S+ \(g6.48xlarge, spot\)",
+        r"done: ",
+        r"the copy in the cloud is gone",
+        r"still up: 2 simulated nodes",
+        r"its jobs are removed",
+    ]
+    at = 0
+    for step in steps:
+        found = re.compile(step).search(text, at)
+        assert found, f"{step} is not told, or not in its turn:\n{text}"
+        at = found.end()
+    assert left_behind(sites) == []
+    assert sites.running(sites.private, others), "the job of others is as it was"
+
+
+def test_a_killed_demonstration_is_cleaned_up_by_the_next_and_an_interrupted_one_by_itself(
+    stand: RunningStand, sites: Sites
+) -> None:
+    for how in (signal.SIGKILL, signal.SIGINT):
+        shown = overflow(stand)
+        assert shown.stdout is not None
+        lines: list[str] = []
+        while not any("queued" in line for line in lines):
+            line = shown.stdout.readline()
+            assert line, "".join(lines)
+            lines.append(line)
+        assert len([name for name in left_behind(sites) if "fill" in name]) == 1
+        shown.send_signal(how)
+        text, _ = shown.communicate(timeout=120)
+        assert shown.returncode == (1 if how is signal.SIGINT else -how), text
+        assert "Traceback" not in text
+    assert left_behind(sites) == []
