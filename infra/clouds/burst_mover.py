@@ -17,6 +17,7 @@ import argparse
 import http.client
 import json
 import os
+import signal
 import ssl
 import sys
 import time
@@ -299,6 +300,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     rules = Rules(private_queue=words.private_queue, cloud_queue=words.cloud_queue)
     if words.show:
         return _show(sys.stdin.read(), site, rules)
+    # the first process of a container gets no signal that it does not ask for: without this, each
+    # end of the pod takes its whole grace period. It may end anywhere: see `move`
+    signal.signal(signal.SIGTERM, _end)
     api = Cluster(
         f"{os.environ['KUBERNETES_SERVICE_HOST']}:{os.environ['KUBERNETES_SERVICE_PORT']}"
     )
@@ -309,6 +313,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (OSError, JobError) as error:
             print(f"burst mover: {error}; looking again", file=sys.stderr, flush=True)
         time.sleep(words.every)
+
+
+def _end(*_: object) -> None:
+    sys.exit(0)
 
 
 def _show(text: str, site: Site, rules: Rules) -> int:

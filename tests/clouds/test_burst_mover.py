@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -245,3 +248,17 @@ def test_a_job_that_its_owner_removes_is_not_made_again() -> None:
     del cluster.jobs["train"]
     look(cluster, SITE, RULES)
     assert cluster.jobs == {}
+
+
+def test_it_ends_at_once_when_it_is_told_to_as_the_first_process_of_its_pod(tmp_path: Path) -> None:
+    file = tmp_path / "site.json"
+    file.write_text(SITE.model_dump_json(), encoding="utf-8")
+    mover = subprocess.Popen(
+        [sys.executable, "-m", "infra.clouds.burst_mover", "--site", str(file)],
+        env={**os.environ, "KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": "1"},
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert mover.stderr is not None
+    assert "looking again" in mover.stderr.readline()
+    mover.terminate()
+    assert mover.wait(10) == 0, "a signal that nobody handles never reaches a first process"
