@@ -109,9 +109,12 @@ class Sites:
         """What Karpenter ordered."""
         return self.cloud.items(CLAIMS)
 
+    def nodes(self) -> list[Json]:
+        """Of those the ones that came."""
+        return self.cloud.items("/api/v1/nodes?labelSelector=karpenter.sh/nodepool")
+
     def rented(self) -> list[str]:
-        found = self.cloud.items("/api/v1/nodes?labelSelector=karpenter.sh/nodepool")
-        return [node["metadata"]["name"] for node in found]
+        return [node["metadata"]["name"] for node in self.nodes()]
 
 
 def fresh(stem: str) -> str:

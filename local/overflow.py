@@ -66,6 +66,8 @@ class Look:
     claims: Sequence[Json]
     known: frozenset[str] = frozenset()
     """Claims that were there before."""
+    nodes: Sequence[Json] = ()
+    """That Karpenter ordered and that came."""
 
 
 def told(look: Look) -> dict[str, str]:
@@ -75,27 +77,28 @@ def told(look: Look) -> dict[str, str]:
         said["left"] = "left: the mover put it into the cloud's queue"
     if look.copied:
         said["sent"] = "sent over the link: the cloud's Kueue has its copy"
-    kinds: dict[str, str] = {}
     for claim in look.claims:
-        labels = claim["metadata"].get("labels") or {}
-        kind = labels.get("node.kubernetes.io/instance-type")
-        if kind is None:
-            continue  # not launched yet
-        name = claim["metadata"]["name"]
-        how = f"{kind}, {labels.get('karpenter.sh/capacity-type')}"
-        kinds[(claim.get("status") or {}).get("nodeName", "")] = how
-        if name not in look.known:
-            said[f"ordered {name}"] = f"Karpenter ordered a simulated node: {name} ({how})"
+        name, kind = claim["metadata"]["name"], _bought(claim)
+        if kind and name not in look.known:
+            said[f"ordered {name}"] = f"Karpenter ordered a simulated node: {name} ({kind})"
+    kinds = {node["metadata"]["name"]: _bought(node) for node in look.nodes}
     for pod in look.pods:
         node = pod["spec"].get("nodeName")
         if node and pod["status"].get("phase") in ("Running", "Succeeded"):
-            what = f"a worker runs on {node} ({kinds.get(node, 'simulated')})"
+            what = f"a worker runs on {node} ({kinds.get(node) or 'a node that went'})"
             said[f"runs {pod['metadata']['name']}"] = what
     if (look.job.get("status") or {}).get("succeeded") == WORKERS:
         said["done"] = "done: the private site's job says so"
         if not look.copied:
             said["gone"] = "the copy in the cloud is gone"
     return said
+
+
+def _bought(thing: Json) -> str:
+    """Instance type and how it is paid, of a claim or a node; nothing before it is launched."""
+    labels = thing["metadata"].get("labels") or {}
+    kind = labels.get("node.kubernetes.io/instance-type")
+    return f"{kind}, {labels.get('karpenter.sh/capacity-type')}" if kind else ""
 
 
 def stays(table: str, workload: str) -> str | None:
@@ -217,6 +220,7 @@ class Show:
             copied=sites.copied(job),
             pods=sites.pods(self.cloud, job),
             claims=sites.claims(),
+            nodes=sites.nodes(),
             known=known,
         )
         return {key: line for key, line in told(now).items() if key not in said}
@@ -314,7 +318,7 @@ def demonstrate(folders: Folders, patience: float) -> None:
             show.run(private["gpu_pool"])
         finally:
             show.remove()
-        show.say("its jobs are removed")
+            show.say("its jobs are removed")
 
 
 def _ended(*_: object) -> None:
@@ -337,7 +341,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NothingToShow as reason:
         print(f"  not shown: {reason}")
     except KeyboardInterrupt:
-        print("overflow: interrupted; the next run removes what is left of it", file=sys.stderr)
+        print("overflow: interrupted; the next run removes what this one left", file=sys.stderr)
         return 1
     except StandError as error:
         print(f"overflow: {error}", file=sys.stderr)

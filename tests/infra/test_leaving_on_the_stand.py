@@ -162,4 +162,5 @@ def test_a_killed_demonstration_is_cleaned_up_by_the_next_and_an_interrupted_one
         text, _ = shown.communicate(timeout=120)
         assert shown.returncode == (1 if how is signal.SIGINT else -how), text
         assert "Traceback" not in text
+        assert ("its jobs are removed" in text) is (how is signal.SIGINT)
     assert left_behind(sites) == []

@@ -115,8 +115,9 @@ def test_a_teams_queue_counts_what_holds_gpus_and_what_waits_and_nothing_that_en
     assert read_queues(local, cluster, workloads) == [queue(borrow=1000, used=24, waiting=1)]
 
 
-def claim(name: str, node: str | None = None, **labels: str) -> dict[str, Any]:
-    return {"metadata": {"name": name, "labels": labels}, "status": {"nodeName": node or ""}}
+def thing(name: str, **labels: str) -> dict[str, Any]:
+    """A claim or a node."""
+    return {"metadata": {"name": name, "labels": labels}}
 
 
 BOUGHT = {"node.kubernetes.io/instance-type": "g6.48xlarge", "karpenter.sh/capacity-type": "spot"}
@@ -128,7 +129,7 @@ def test_nothing_is_told_of_a_job_that_waits() -> None:
 
 
 def test_an_order_is_told_once_its_type_is_known_and_never_for_a_node_that_was_there() -> None:
-    claims = [claim("new", **BOUGHT), claim("early"), claim("old", "n0", **BOUGHT)]
+    claims = [thing("new", **BOUGHT), thing("early"), thing("old", **BOUGHT)]
     said = told(Look(job=JOB, copied=True, pods=[], claims=claims, known=frozenset({"old"})))
     assert list(said) == ["left", "sent", "ordered new"]
     assert said["ordered new"].endswith("new (g6.48xlarge, spot)")
@@ -140,7 +141,7 @@ def test_a_worker_is_told_with_what_its_node_is_and_an_end_before_the_copy_goes(
         {"metadata": {"name": "q"}, "spec": {}, "status": {"phase": "Pending"}},
     ]
     ended = {**JOB, "status": {"succeeded": 2}}
-    said = told(Look(job=ended, copied=True, pods=pods, claims=[claim("old", "n0", **BOUGHT)]))
+    said = told(Look(job=ended, copied=True, pods=pods, claims=[], nodes=[thing("n0", **BOUGHT)]))
     assert said["runs p"] == "a worker runs on n0 (g6.48xlarge, spot)"
     assert list(said)[-1] == "done"
     last = told(Look(job=ended, copied=False, pods=[], claims=[]))
