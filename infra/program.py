@@ -3,6 +3,7 @@ passed on here."""
 
 from __future__ import annotations
 
+from ipaddress import collapse_addresses
 from pathlib import Path
 
 import pulumi
@@ -92,6 +93,9 @@ def deploy(settings: Settings) -> None:
                     rotation=settings.secret_rotation,
                     awaited=runs,
                     marks={kueue.QUEUED: "true"} if has_queues(settings, site) else {},
+                    # the gateway's door and no other
+                    load_balancers=int(team == TEAM and where.way_in.kind == "load-balancer"),
+                    node_ports=int(team == TEAM and where.way_in.port is not None),
                 ),
             )
             for team in settings.teams
@@ -117,6 +121,7 @@ def deploy(settings: Settings) -> None:
                 "bento": bento.reference if way_in else None,
                 "url": way_in.url if way_in else None,
                 "gateway": way_in.address if way_in else None,
+                "addresses": way_in.addresses if way_in else None,
             },
         )
     deploy_cloud(settings, vault, store.mount)
@@ -212,7 +217,8 @@ def _serve(
             backend_port=recommender.PORT,
             pods=selector(recommender.NAME),
             slots=wanted.most,
-            clients=["10.0.0.0/8"],
+            clients=_may_ask(settings, where),
+            door=_door(where),
             scrapers=scrapers,
             certificate_ttl=wanted.certificate_ttl,
             after=[service],
@@ -244,6 +250,27 @@ def _serve(
         opts=inside,
     )
     return way_in
+
+
+def _door(site: Site) -> gateway.Door:
+    way_in = site.way_in
+    return gateway.Door(
+        kind=way_in.kind,
+        port=way_in.port,
+        health_port=way_in.health_port,
+        nodes=[str(one) for one in way_in.nodes],
+        clients=[str(one) for one in way_in.clients],
+        annotations=way_in.annotations,
+        balancer_class=way_in.balancer_class,
+    )
+
+
+def _may_ask(settings: Settings, site: Site) -> list[str]:
+    """Ranges that a gateway's traffic may come from: the declared clients, and the stack's own
+    nodes and pods at both ends of the link."""
+    own = [net for one in settings.sites.values() for net in (one.node_cidr, one.pod_cidr)]
+    cloud = [settings.burst.vpc_cidr] if settings.burst else []
+    return [str(net) for net in collapse_addresses([*site.way_in.clients, *own, *cloud])]
 
 
 def _bento(settings: Settings) -> bento_reference.Bento:

@@ -9,10 +9,10 @@ import base64
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from infra.cloud_settings import Karpenter
 from infra.queue_settings import CpuPool, GpuPool
@@ -42,6 +42,59 @@ class Volume(FromStand):
 
     node: str
     path: str = Field(pattern=r"^/")
+
+
+class WayIn(BaseModel):
+    """How clients outside a site's cluster reach its gateway.
+
+    With every kind but `cluster` a node passes on only what its own gateway pod takes: the client's
+    address is kept, and a node without power takes no part of the traffic of the others with it,
+    as clients (the entrance, a load balancer) see for each node whether it answers.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["cluster", "node-port", "load-balancer"] = "cluster"
+    """`cluster`: from inside only, and a lost node costs a share of new connections until the
+    cluster notices. `node-port`: the nodes themselves, behind an entrance that tries each of them.
+    `load-balancer`: what the cluster's controller for them provides."""
+    port: int | None = Field(default=None, ge=30000, le=32767)
+    """On the nodes. A load balancer needs none unless it sends to nodes instead of pods."""
+    health_port: int | None = Field(default=None, ge=30000, le=32767)
+    """For a load balancer's checks: there kube-proxy answers 200 on nodes with a ready gateway."""
+    nodes: tuple[IPv4Address, ...] = ()
+    """With `node-port`: the addresses that clients try."""
+    clients: tuple[PrivateCidr, ...] = ()
+    """Ranges that may ask, beside the stack's own nodes and pods."""
+    annotations: dict[str, str] = Field(default_factory=dict[str, str])
+    """What the load balancer's controller wants to read."""
+    balancer_class: str | None = Field(default=None, pattern=r"^[a-z0-9.-]+(/[a-z0-9.-]+)?$")
+    """Which controller, where a cluster has several."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.kind != "cluster" and not self.clients:
+            raise ValueError(f"kind is {self.kind}, but clients is empty; name who may ask")
+        if self.kind == "node-port" and not (self.port and self.nodes):
+            raise ValueError("kind is node-port; give its port and the nodes that clients try")
+        if len(set(self.nodes)) < len(self.nodes):
+            raise ValueError("nodes names an address twice; give each once")
+        wrong = [
+            key
+            for key, kinds in {
+                "port": ("node-port", "load-balancer"),
+                "nodes": ("node-port",),
+                "health_port": ("load-balancer",),
+                "annotations": ("load-balancer",),
+                "balancer_class": ("load-balancer",),
+            }.items()
+            if getattr(self, key) and self.kind not in kinds
+        ]
+        if wrong:
+            raise ValueError(f"kind is {self.kind}, which has no {', '.join(wrong)}; remove it")
+        if self.port is not None and self.port == self.health_port:
+            raise ValueError(f"port and health_port are both {self.port}; give two")
+        return self
 
 
 class Site(FromStand):
@@ -74,6 +127,17 @@ class Site(FromStand):
         default="", pattern=r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+)?$"
     )
     """Name by which clients reach the site's gateway; it stands on the certificate."""
+    way_in: WayIn = WayIn()
+
+    @model_validator(mode="after")
+    def _own_nodes(self) -> Self:
+        for one in self.way_in.nodes:
+            if one not in self.node_cidr:
+                raise ValueError(
+                    f"way_in.nodes holds {one}, which is not in node_cidr {self.node_cidr}; "
+                    "give addresses of this site's nodes"
+                )
+        return self
 
     @property
     def ranges(self) -> dict[str, IPv4Network]:

@@ -81,6 +81,15 @@ def gateway_of(outputs: Json, site: str) -> Gateway:
     return Gateway(str(found["gateway"]), host, str(outputs["servicesAuthority"]))
 
 
+def doors_of(outputs: Json, site: str) -> list[Gateway]:
+    """The same gateway at each address that clients outside the site's cluster try."""
+    inside = gateway_of(outputs, site)
+    return [
+        Gateway(str(address), inside.host, inside.authority)
+        for address in outputs[site]["addresses"]
+    ]
+
+
 def settled(gateway: Gateway, patience: float = PATIENCE) -> None:
     """Return once the model answers: pods of a stand that was down start again by themselves,
     and an update that changes nothing does not wait for them. Raises `AskError` after `patience`.

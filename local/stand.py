@@ -36,6 +36,7 @@ from local.waiting import wait_for
 T = TypeVar("T")
 STORAGE_CLASS = "stand"  # of the folders in `volumes`; a name that no provisioner claims
 PROGRAMS = {"gateway": "haproxy", "nats": "nats-server", "prometheus": "prometheus"}
+GATEWAY_PORT = 30443  # on the real nodes
 ROOM = 2 << 30  # bytes that a running stand may come to need: databases, logs, audit file
 DNS_ROLE = {
     "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -302,6 +303,13 @@ def write_endpoints(
             "storage_class": STORAGE_CLASS,
             "volumes": [{"node": node, "path": str(path)} for node, path in volumes(folders, real)],
             "service_host": f"recommend.{name}.stand.internal",
+            # this host and the other site ask; there is no load balancer here
+            **({"way_in": {
+                "kind": "node-port",
+                "port": GATEWAY_PORT,
+                "nodes": [str(site.node_address(index)) for index in range(len(real))],
+                "clients": [str(one.range) for one in where.sites.values()],
+            }} if real else {}),
             "dns": f"{site.address}:{site.ports['dns']}" if where.rooted else None,
             "issuer": plane.issuer,
             "service_account_key_file": str(signing_pair(plane.pki).cert),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pulumi_kubernetes as k8s
 from pulumi import ComponentResource, Output, ResourceOptions
@@ -36,6 +36,38 @@ LEAVING = 10  # seconds between leaving the service's list and closing the door
 
 
 @dataclass(frozen=True, kw_only=True)
+class Door:
+    """How clients outside the cluster get in; `infra/site_settings.py` says what fits together."""
+
+    kind: Literal["cluster", "node-port", "load-balancer"] = "cluster"
+    port: int | None = None
+    health_port: int | None = None
+    nodes: Sequence[str] = ()
+    clients: Sequence[str] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict[str, str])
+    balancer_class: str | None = None
+
+    def service(self) -> dict[str, Any]:
+        """What the Service says of it, beside its selector and port."""
+        if self.kind == "cluster":
+            return {}
+        # only to pods of the node that was asked: the client's address stays, and no node that
+        # lives sends a client to one that does not
+        local = {"externalTrafficPolicy": "Local"}
+        if self.kind == "node-port":
+            return {"type": "NodePort", **local}
+        return {
+            "type": "LoadBalancer",
+            **local,
+            "loadBalancerSourceRanges": list(self.clients),
+            # those ranges do not guard ports of nodes: none is opened that nobody named
+            "allocateLoadBalancerNodePorts": self.port is not None,
+            **({"healthCheckNodePort": self.health_port} if self.health_port else {}),
+            **({"loadBalancerClass": self.balancer_class} if self.balancer_class else {}),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class GatewayArgs:
     identity: Identity
     team: str
@@ -54,7 +86,9 @@ class GatewayArgs:
     slots: int
     """Most pods that the service may have."""
     clients: Sequence[str]
-    """Ranges that may ask."""
+    """Ranges that may ask: those of `door`, and the nodes' for what comes by the cluster's own
+    address, which nodes pass on under theirs."""
+    door: Door = Door()
     replicas: int = 2
     scrapers: Sequence[Mapping[str, str]] = ()
     certificate_ttl: int = 72 * 3600
@@ -67,6 +101,8 @@ class Gateway(ComponentResource):
 
     address: Output[str]
     """Address inside the site."""
+    addresses: Output[list[str]]
+    """Where clients outside its cluster try: one for each node or load balancer."""
     url: str
     pods_host: str
     """Name that resolves to every ready pod, for who reads their metrics."""
@@ -108,9 +144,20 @@ class Gateway(ComponentResource):
             ResourceOptions.merge(self._on_site, ResourceOptions(depends_on=[deployment]))
         )
         self.address = Output.format("{0}:{1}", service.spec.cluster_ip, PORT)
+        self.addresses = self._outside(service)
         self.url = f"https://{args.host}"
         self.pods_host = f"{NAME}-pods.{args.team}.svc.cluster.local"
-        self.register_outputs({"address": self.address, "url": self.url})
+        self.register_outputs(
+            {"address": self.address, "addresses": self.addresses, "url": self.url}
+        )
+
+    def _outside(self, service: k8s.core.v1.Service) -> Output[list[str]]:
+        door = self._args.door
+        if door.kind == "node-port":
+            return Output.from_input([f"{node}:{door.port}" for node in door.nodes])
+        if door.kind == "load-balancer":
+            return service.status.apply(_balancers)
+        return self.address.apply(lambda address: [address])
 
     def _metadata(self, object_name: str, **more: Any) -> Any:
         meta = {"name": object_name, "namespace": self._args.team, "labels": self._labels}
@@ -251,15 +298,22 @@ class Gateway(ComponentResource):
         )
 
     def _service(self, opts: ResourceOptions) -> k8s.core.v1.Service:
-        waiting = {} if self._args.awaited else {"annotations": {"pulumi.com/skipAwait": "true"}}
+        door = self._args.door
+        marks = dict(door.annotations)
+        if not self._args.awaited:
+            marks["pulumi.com/skipAwait"] = "true"
+        port: dict[str, Any] = {"name": "https", "port": PORT, "targetPort": "https"}
+        if door.port is not None:
+            port["nodePort"] = door.port
         return k8s.core.v1.Service(
             f"{self._name}-service",
-            metadata=self._metadata(NAME, **waiting),
-            spec=as_written(
-                {
-                    "selector": self._match,
-                    "ports": [{"name": "https", "port": PORT, "targetPort": "https"}],
-                }
-            ),
+            metadata=self._metadata(NAME, **({"annotations": marks} if marks else {})),
+            spec=as_written({"selector": self._match, "ports": [port], **door.service()}),
             opts=opts,
         )
+
+
+def _balancers(status: Any) -> list[str]:
+    """Addresses or names that a controller gave the Service; none before it did."""
+    found = getattr(getattr(status, "load_balancer", None), "ingress", None) or []
+    return [f"{one.ip or one.hostname}:{PORT}" for one in found]

@@ -63,6 +63,9 @@ class TeamNamespaceArgs:
     """False where no real node is or Vault is out of reach: nothing waits for a pod."""
     marks: Mapping[str, str] = field(default_factory=dict[str, str])
     """More labels of the namespace: what other parts of the cluster select it by."""
+    load_balancers: int = 0
+    node_ports: int = 0
+    """Doors to the outside that its Services may open."""
 
 
 class TeamNamespace(ComponentResource):
@@ -142,8 +145,8 @@ class TeamNamespace(ComponentResource):
                         "requests.nvidia.com/gpu": "64",
                         "pods": "200",
                         "persistentvolumeclaims": "20",
-                        "services.loadbalancers": "0",
-                        "services.nodeports": "0",
+                        "services.loadbalancers": str(self._args.load_balancers),
+                        "services.nodeports": str(self._args.node_ports),
                     }
                 }
             ),

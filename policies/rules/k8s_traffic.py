@@ -74,15 +74,25 @@ def external_ip(resource: Resource, context: Context) -> Findings:
     Severity.HIGH,
     anchors="Gatekeeper block-loadbalancer-services",
     applies=[SERVICE],
+    config={
+        "classes": Option(
+            [],
+            "array",
+            "Load balancer classes of a private cloud: all their addresses are private.",
+        )
+    },
     fix=f'Annotate the service {_AWS_INTERNAL}: "true" (or its scheme: internal).',
     allowed=[_service(), _service({_AWS_INTERNAL: "true"}, type="LoadBalancer")],
     refused=[
         _service(type="LoadBalancer"),
         _service({_AWS_INTERNAL: "false"}, type="LoadBalancer"),
+        _service(type="LoadBalancer", loadBalancerClass="example.com/metal"),
     ],
 )
-def load_balancer_internal(resource: Resource, _: Context) -> Findings:
+def load_balancer_internal(resource: Resource, context: Context) -> Findings:
     if text(resource.props, "spec", "type") != "LoadBalancer":
+        return
+    if text(resource.props, "spec", "loadBalancerClass") in context["classes"]:
         return
     annotations = at(resource.props, "metadata", "annotations")
     for key, values in _INTERNAL.items():

@@ -39,6 +39,15 @@ def test_a_refused_sample_fails_its_rule(rule: Rule, sample: Sample) -> None:
     assert Verdict.FAIL in verdicts(rule, sample)
 
 
+def test_only_a_load_balancer_class_that_is_named_in_the_settings_counts_as_internal() -> None:
+    rule = next(one for one in all_rules() if one.id == "k8s-service-load-balancer-internal")
+    stack = stack_of([sample for sample in rule.refused if "loadBalancerClass" in str(sample)])
+    named = {rule.id: {"classes": ["example.com/metal"]}}
+    for settings, verdict in ((named, Verdict.PASS), ({}, Verdict.FAIL)):
+        plan = Plan((rule,), settings=settings, complete=False)
+        assert [row.verdict for row in run(stack, plan)] == [verdict]
+
+
 def test_rule_ids_are_unique_and_readable() -> None:
     ids = [rule.id for rule in all_rules()]
     assert len(ids) == len(set(ids))
