@@ -17,13 +17,14 @@ import http.client
 import json
 import os
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,9 +85,13 @@ class Shoppers:
             time.sleep(0.05)
 
 
-def ask(port: int) -> str | None:
+def ask(port: int, trust: ssl.SSLContext | None = None) -> str | None:
     """The site that answered, or None for an error that a shopper would see."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    connection = (
+        http.client.HTTPSConnection("localhost", port, timeout=PATIENCE, context=trust)
+        if trust
+        else http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    )
     try:
         connection.request("POST", "/recommend", BODY, {"Content-Type": "application/json"})
         answer = connection.getresponse()
@@ -204,18 +209,33 @@ def returned(seen: Seen, site: str | None, since: float) -> float | None:
     return next((at for at, _, who in list(seen.answers) if who == site and at >= since), None)
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What an entrance with TLS shows: a certificate for localhost with its key, in one file."""
+
+    file: Path
+    trust: ssl.SSLContext
+    """That accepts it."""
+
+
 @contextlib.contextmanager
-def entrance(outputs: dict[str, Any], endpoints: dict[str, Any], slots: int) -> Any:
-    """A running HAProxy before both sites; its port."""
+def entrance(
+    outputs: dict[str, Any],
+    endpoints: dict[str, Any],
+    slots: int,
+    sites: Sequence[str] = SITES,
+    shown: Shown | None = None,
+) -> Iterator[int]:
+    """A running HAProxy before the sites, each with all its addresses; its port."""
     doors: dict[str, SiteDoor] = {}
-    for site in SITES:
+    for site in sites:
         found = outputs.get(site) or {}
-        if not found.get("gateway"):
+        if not found.get("addresses"):
             raise DemoError(
                 f"the stack serves nothing on site {site}: add it to serving.sites, `pulumi up`"
             )
         host = str(urlsplit(found["url"]).hostname)
-        doors[site] = SiteDoor(address=found["gateway"], host=host, slots=slots)
+        doors[site] = SiteDoor(addresses=tuple(found["addresses"]), host=host, slots=slots)
     program = endpoints["pod_image"]["programs"]["gateway"]
     with tempfile.TemporaryDirectory(prefix="entrance-") as folder, socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -229,6 +249,7 @@ def entrance(outputs: dict[str, Any], endpoints: dict[str, Any], slots: int) -> 
                 bind=f"127.0.0.1:{port}",
                 authority_file=f"{folder}/authority.pem",
                 admin_socket=f"{folder}/admin.sock",
+                certificate_file=str(shown.file) if shown else None,
             ),
             encoding="utf-8",
         )
@@ -240,7 +261,8 @@ def entrance(outputs: dict[str, Any], endpoints: dict[str, Any], slots: int) -> 
                 env={**os.environ, "LD_LIBRARY_PATH": str(program["libraries"] or "")},
             )  # fmt: skip
         try:
-            if not wait_for(lambda: process.poll() is not None or ask(port) is not None, 30):
+            trust = shown.trust if shown else None
+            if not wait_for(lambda: process.poll() is not None or ask(port, trust) is not None, 30):
                 raise DemoError(f"no answer through the entrance: {log.read_text()[-400:]}")
             if process.poll() is not None:
                 raise DemoError(f"HAProxy ended: {log.read_text()[-400:]}")
