@@ -18,7 +18,7 @@ PAUSE = 0.05  # seconds between two requests of one shopper
 @dataclass
 class Load:
     """Threads with one connection each; like a browser, a shopper whose kept connection was closed
-    opens a new one once. Any other failure counts."""
+    opens a new one once. Any other failure counts, a kept connection that stays silent included."""
 
     gateways: list[Gateway]
     shoppers: int = 3
@@ -70,7 +70,7 @@ class Load:
                     connection.close()
                 connection = None
                 turn += 1  # the next of the site's addresses, as clients of several do
-                if not fresh:
+                if not fresh and not isinstance(error, TimeoutError):
                     continue
             with self._lock:
                 if told:
