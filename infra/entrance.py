@@ -152,8 +152,8 @@ def _choice(name: str, order: tuple[str, ...], doors: Mapping[str, SiteDoor], in
     lines = [
         f"backend {name}",
         "  balance first",
-        # a site answers after its own tries at its nodes
-        "  timeout server 5s",
+        # a site answers after its own tries at its nodes; alone, there is nowhere else to go sooner
+        f"  timeout server {5 if len(order) > 1 else 10}s",
         f"  retries {len(order) - 1}",
         "  option httpchk",
         f"  http-check send meth GET uri {ALIVE} ver HTTP/1.1 hdr Host entrance",

@@ -70,10 +70,11 @@ frontend shoppers
 
 backend bento
   balance leastconn
+  # a pod that went silent is known within 2.5 s: the entrance repeats a request after 3
   option httpchk
   http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host {backend}
   http-check expect status 200
-  default-server check inter 2s fastinter 500ms downinter 1s fall 2 rise 1 on-error fastinter observe layer7 error-limit 20 slowstart 3s resolvers cluster resolve-prefer ipv4 init-addr none
+  default-server check inter 1s fastinter 300ms downinter 1s fall 2 rise 1 on-error fastinter observe layer7 error-limit 20 slowstart 3s resolvers cluster resolve-prefer ipv4 init-addr none
   server-template pod {slots} {backend}:{port}
 
 frontend status
