@@ -3,10 +3,12 @@
     pulumi stack output -s local --json | python -m benchmarks.failover [--seconds 15] [--only ...]
 
 A load of recommendations goes through the entrance (`infra/entrance.py`, a real HAProxy on a port
-of 127.0.0.1) while a node, a tunnel, the cloud site and the private site vanish and come back: a
-cut site's packets are dropped, nothing says goodbye. `errors` is the time from the cut to the last
-failed request; `back` from the repair to the first answer of the site that was cut. Exit 0 when
-every target held, 1 when one was missed, 2 for wrong use. Writes out/bench/failover.json.
+of 127.0.0.1) while a node, a tunnel, the whole link, the cloud site and the private site vanish and
+come back: a cut site's packets are dropped, nothing says goodbye. While the link is away, half of
+the load goes to each site: both must serve without the other (`--only link --seconds 600`).
+`errors` is the time from the cut to the last failed request; `back` from the repair to the first
+answer of the site that was cut, or over the link. Exit 0 when every target held, 1 when one was
+missed, 2 for wrong use. Writes out/bench/failover.json.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, field
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,7 +42,9 @@ from local.waiting import wait_for
 OUT = Path("out/bench/failover.json")
 BODY = json.dumps({"user_id": "a-shopper", "k": 5})
 PATIENCE = 10.0  # seconds that a shopper waits
-TARGETS = {"cloud": 0.0, "private": 10.0}  # seconds with errors; 0 means no failed request at all
+# seconds with errors; 0 means no failed request at all
+TARGETS = {"link": 0.0, "cloud": 0.0, "private": 10.0}
+KUBELET = 10250
 
 
 class DemoError(Exception):
@@ -110,6 +115,10 @@ class Fault:
     repair: Callable[[], None]
     site: str | None
     """Whose return is measured."""
+    returned: Callable[[], bool] | None = None
+    """Where no shopper notices it: whether it is back."""
+    cloud_share: int = 0
+    """Percent of the load that goes to the cloud from the start."""
 
 
 def drop(netns: str, *devices: str, on: bool) -> None:
@@ -137,6 +146,10 @@ def faults(endpoints: dict[str, Any]) -> dict[str, Fault]:
             name,
         )
 
+    def ends(on: bool) -> None:
+        for endpoint in ("hr-endpoint1", "hr-endpoint2"):
+            drop(endpoint, "wan", on=on)
+
     return {
         "node": Fault("node", lambda: stand("kill-node", node), lambda: stand("up"), None),
         "tunnel": Fault(
@@ -145,9 +158,25 @@ def faults(endpoints: dict[str, Any]) -> dict[str, Fault]:
             lambda: drop("hr-endpoint1", "wan", on=False),
             None,
         ),
+        "link": Fault(
+            "link", lambda: ends(True), lambda: ends(False), None,
+            returned=lambda: crosses(endpoints), cloud_share=50,
+        ),
         "cloud": site("cloud"),
         "private": site("private"),
-    }
+    }  # fmt: skip
+
+
+def crosses(endpoints: dict[str, Any]) -> bool:
+    """Whether the cloud's first node reaches a private node over the link."""
+    private, cloud = (endpoints["sites"][one] for one in ("private", "cloud"))
+    target = str(IPv4Network(private["node_cidr"])[11])
+    code = f"import socket; socket.create_connection(({target!r}, {KUBELET}), 1)"
+    done = subprocess.run(
+        ["nsenter", f"--net=/run/netns/hr-{cloud['nodes'][0]}", sys.executable, "-c", code],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    return done.returncode == 0
 
 
 @dataclass
@@ -167,6 +196,8 @@ class Result:
     def held(self) -> bool:
         if self.target_s is None:
             return True
+        if self.fault == "link" and (self.back_s is None or not all(self.by_site.values())):
+            return False  # one site served for both, or they never met again
         return self.failed == 0 if self.target_s == 0 else self.errors_s <= self.target_s
 
 
@@ -186,6 +217,9 @@ def suffer(fault: Fault, port: int, seconds: float, shoppers: int) -> Result:
         wait_for(lambda: returned(load.seen, fault.site, repaired) is not None, 60)
         found = returned(load.seen, fault.site, repaired)
         back = round(found - repaired, 2) if found else None
+    elif fault.returned is not None:
+        if wait_for(fault.returned, 120):
+            back = round(time.monotonic() - repaired, 2)
     else:
         time.sleep(3)
     load.stop()
@@ -225,7 +259,8 @@ def entrance(
     slots: int,
     sites: Sequence[str] = SITES,
     shown: Shown | None = None,
-) -> Iterator[int]:
+    cloud_share: int = 0,
+) -> Generator[int]:
     """A running HAProxy before the sites, each with all its addresses; its port."""
     doors: dict[str, SiteDoor] = {}
     for site in sites:
@@ -250,6 +285,7 @@ def entrance(
                 authority_file=f"{folder}/authority.pem",
                 admin_socket=f"{folder}/admin.sock",
                 certificate_file=str(shown.file) if shown else None,
+                cloud_share=cloud_share,
             ),
             encoding="utf-8",
         )
@@ -277,7 +313,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=15, help="how long each part is away")
     parser.add_argument("--shoppers", type=int, default=4, help="asking at the same time")
     parser.add_argument("--slots", type=int, default=64, help="requests at once before the spill")
-    names = ("node", "tunnel", "cloud", "private")
+    names = ("node", "tunnel", "link", "cloud", "private")
     parser.add_argument("--only", nargs="+", choices=names, default=list(names))
     words = parser.parse_args(argv)
     folders = Folders(state())
@@ -288,8 +324,9 @@ def main(argv: list[str] | None = None) -> int:
         outputs = json.load(sys.stdin)
         known = faults(endpoints)
         results: list[Result] = []
-        with entrance(outputs, endpoints, words.slots) as port:
-            for name in words.only:
+        for name in words.only:
+            share = known[name].cloud_share
+            with entrance(outputs, endpoints, words.slots, cloud_share=share) as port:
                 print(f"{name} is cut for {words.seconds:.0f} s", file=sys.stderr, flush=True)
                 results.append(suffer(known[name], port, words.seconds, words.shoppers))
     except (DemoError, OSError, ValueError) as error:
