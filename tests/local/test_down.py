@@ -104,6 +104,8 @@ def clone(tmp_path: Path) -> Path:
     """Another checkout with an interpreter of its own, which a test may delete."""
     place = tmp_path / "clone"
     shutil.copytree(PROJECT / "local", place / "local")
+    (place / "infra").mkdir()
+    shutil.copy(PROJECT / "infra" / "deployer.hcl", place / "infra")
     subprocess.run(
         [sys.executable, "-m", "venv", "--without-pip", place / ".venv"], check=True
     )  # fmt: skip
