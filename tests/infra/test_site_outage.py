@@ -30,17 +30,15 @@ def healthy(stand: RunningStand, deployed: Stack) -> Iterator[RunningStand]:
 
 def refused(stack: Stack, **env: str) -> list[str]:
     """The error lines of an `up` that leaves everything as it was."""
-    before, began = stack.resources(), time.monotonic()
+    before, began = (stack.ids(), stack.outputs()), time.monotonic()
     done = stack.up(check=False, **env)
     said = done.stdout + done.stderr
     assert done.returncode != 0, said
     assert "Traceback" not in said
     assert time.monotonic() - began < 60
-    assert [one.get("outputs") for one in stack.resources()] == [
-        one.get("outputs") for one in before
-    ]
-    told = (line.strip().removeprefix("error: ") for line in said.splitlines())
-    return sorted({line for line in told if line.startswith("site ")})
+    assert (stack.ids(), stack.outputs()) == before
+    told = {line[line.index("site ") :] for line in said.splitlines() if "error: site " in line}
+    return sorted(line.strip() for line in told)
 
 
 def test_a_site_that_is_down_is_named_before_anything_is_changed(
