@@ -1,6 +1,6 @@
-"""Two thousand waiting jobs over two hundred simulated GPU nodes, through the real Kueue.
+"""Two thousand waiting jobs over a hundred simulated GPU nodes, through the real Kueue.
 
-    python -m benchmarks.queues [--jobs 2000] [--nodes 200] [--seconds 1]     (root)
+    python -m benchmarks.queues [--jobs 2000] [--nodes 100] [--seconds 1]     (root)
 
 A stand of its own with so many simulated nodes of 8 GPUs, and the local stack on it. Both teams own
 half of the GPUs and may borrow a quarter of them. The queues are held until every job waits; then
@@ -193,7 +193,7 @@ def measure(client: Client, result: Result, seconds: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.queues", description=__doc__)
     parser.add_argument("--jobs", type=int, default=2000)
-    parser.add_argument("--nodes", type=int, default=200, help="of 8 simulated GPUs each")
+    parser.add_argument("--nodes", type=int, default=100, help="of 8 simulated GPUs each")
     parser.add_argument("--seconds", type=int, default=1, help="that a job runs")
     words = parser.parse_args()
     if not can_root():
