@@ -4,8 +4,8 @@
 
 A stand of its own with so many simulated nodes of 8 GPUs, and the local stack on it. Both teams own
 half of the GPUs and may borrow a quarter of them. The queues are held until every job waits; then
-they are released together, and quotas are read twice a second until the last job has ended: what
-Kueue says it holds, and what the pods that are bound hold. The rate of admission is that of Kueue's
+they are released together, and what is held is read twice a second until the last job has ended:
+what Kueue has given, and what the bound pods hold. The rate of admission is that of Kueue's
 own `Admitted` times; jobs hold whole nodes, so that it is also bounded by jobs that end.
 Exit: 0, or 1 when a quota was exceeded or a job did not end. Writes out/bench/queues.json.
 """
@@ -38,7 +38,8 @@ from tests.stack import Stack
 OUT = Path("out/bench/queues.json")
 GPU, GPUS = "nvidia.com/gpu", 8
 TEAMS = ("recommender", "research")
-QUEUES = "/apis/kueue.x-k8s.io/v1beta2/clusterqueues"
+KUEUE = "/apis/kueue.x-k8s.io/v1beta2"
+QUEUES, WORKLOADS = f"{KUEUE}/clusterqueues", f"{KUEUE}/workloads"
 PATIENCE = 1800.0  # seconds until every job must have ended
 
 
@@ -112,16 +113,18 @@ def hold(client: Client, on: bool) -> None:
 
 
 def holdings(client: Client) -> dict[str, int]:
-    """GPUs given by Kueue, by queue and in all, and GPUs of bound pods that have not ended."""
-    now: dict[str, int] = {}
-    for team in TEAMS:
-        status = client.get(f"{QUEUES}/{team}-gpu").get("status", {})
-        now[f"{team}-gpu"] = sum(
-            int(one["total"])
-            for flavour in status.get("flavorsReservation", [])
-            for one in flavour["resources"]
-            if one["name"] == GPU
-        )
+    """GPUs given by Kueue, by queue and in all, and GPUs of bound pods that have not ended.
+
+    Given is what jobs hold in one list of all workloads: the queues' own sums follow one by one, so
+    together they can name GPUs twice.
+    """
+    now = dict.fromkeys((f"{team}-gpu" for team in TEAMS), 0)
+    for workload in client.items(WORKLOADS):
+        status = workload.get("status", {})
+        true = {one["type"] for one in status.get("conditions", []) if one["status"] == "True"}
+        queue = status.get("admission", {}).get("clusterQueue")
+        if queue in now and "QuotaReserved" in true and "Finished" not in true:
+            now[queue] += GPUS
     now["all"] = sum(now.values())
     now["bound"] = GPUS * sum(
         1
@@ -149,7 +152,7 @@ def admissions(client: Client) -> list[float]:
     return sorted(
         datetime.fromisoformat(one["lastTransitionTime"]).timestamp()
         for team in TEAMS
-        for workload in client.items(f"/apis/kueue.x-k8s.io/v1beta2/namespaces/{team}/workloads")
+        for workload in client.items(f"{KUEUE}/namespaces/{team}/workloads")
         if workload["metadata"]["name"].startswith("job-bench-")
         for one in workload.get("status", {}).get("conditions", [])
         if one["type"] == "Admitted" and one["status"] == "True"
