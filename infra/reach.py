@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from infra.settings import Settings
 from infra.site_settings import SettingsError, Site
@@ -21,7 +22,7 @@ def reach(settings: Settings) -> None:
     lines = [
         line
         for name, site in settings.sites.items()
-        if name not in settings.unreachable and not site.behind_proxy()
+        if name not in settings.unreachable
         if (line := _problem(name, site))
     ]
     if lines:
@@ -31,11 +32,14 @@ def reach(settings: Settings) -> None:
 def _problem(name: str, site: Site) -> str | None:
     where = urlsplit(site.api)
     host, port = where.hostname or "", where.port or 443
+    shown, through_proxy = site.route()
+    if through_proxy or ("https" in getproxies() and not proxy_bypass(host)):
+        return None
     context = ssl.create_default_context(cadata=site.ca_pem())
     try:
         with (
             socket.create_connection((host, port), timeout=SECONDS) as raw,
-            context.wrap_socket(raw, server_hostname=host),
+            context.wrap_socket(raw, server_hostname=shown or host),
         ):
             return None
     except ssl.SSLCertVerificationError as error:

@@ -144,12 +144,14 @@ class Site(FromStand):
         """Everything of the site that the link may announce, by name."""
         return {"nodes": self.node_cidr, "pods": self.pod_cidr, "services": self.service_cidr}
 
-    def behind_proxy(self) -> bool:
-        """Whether clients reach the API server through a proxy that the kubeconfig names."""
+    def route(self) -> tuple[str | None, bool]:
+        """Name on the API server's certificate where the kubeconfig gives another than its address,
+        and whether clients reach it through a proxy that the kubeconfig names."""
         try:
-            return "proxy-url" in self._cluster()
+            cluster = self._cluster()
         except (OSError, KeyError, IndexError, TypeError, yaml.YAMLError):
-            return False  # `ca_pem` says what is wrong with the file
+            return None, False  # `ca_pem` says what is wrong with the file
+        return cluster.get("tls-server-name"), "proxy-url" in cluster
 
     def _cluster(self) -> Mapping[str, Any]:
         raw: Any = yaml.safe_load(self.kubeconfig.expanduser().read_text(encoding="utf-8"))

@@ -223,8 +223,9 @@ class Analyzer(analyzer_pb2_grpc.AnalyzerServicer):
             for resource in several:
                 self._session.inputs[resource.urn] = resource
                 found += judge_alone(resource, self._session.plan, self._kinds)
+            self._session.judged.pop(request.urn, None)  # of an earlier step of the same resource
             if len(several) == 1:  # the parts of a list share its URN
-                self._session.judged[several[0].urn] = {row.rule: row for row in found}
+                self._session.judged[request.urn] = {row.rule: row for row in found}
             # Which waivers are over or unused is known at the end only.
             waived = apply_waivers(
                 found, self._session.waivers, self._session.plan, self._today(), ""

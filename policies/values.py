@@ -78,7 +78,7 @@ def decode(value: Any) -> Any:
 def raw(value: Any, *path: str) -> Any:
     """The value under `path`, `None` when absent; an unknown on the way comes back as it is."""
     for key in path:
-        if type(value) is dict:  # what loaders make; the checks below cost six times as much
+        if type(value) is dict:  # what loaders make; the checks below are slower
             value = value.get(key)
             continue
         if isinstance(value, Unknown):
