@@ -28,6 +28,10 @@ class AskError(Exception):
     """The gateway did not answer as it must; the message is one line."""
 
 
+class NothingServesError(AskError):
+    """The stack serves nothing on that site, and is not meant to; the message is one line."""
+
+
 @dataclass(frozen=True)
 class Gateway:
     """Where a site's gateway is, by which name, and who must have signed its certificate."""
@@ -73,10 +77,15 @@ class _Connection(HTTPSConnection):
 
 
 def gateway_of(outputs: Json, site: str) -> Gateway:
-    """Raises `AskError` when the stack serves nothing on that site."""
+    """Raises `AskError` for a site that was not deployed, `NothingServesError` for one that was and
+    has no gateway: it has no real nodes, or is not among `serving.sites`."""
     found = cast("Json", outputs.get(site) or {})
+    if not found:
+        raise AskError(f"the stack has no site {site}; `pulumi up` first")
     if not found.get("gateway"):
-        raise AskError(f"the stack has no gateway on site {site}; `pulumi up` first")
+        raise NothingServesError(
+            f"site {site} serves nothing: no real node, or not in serving.sites"
+        )
     host = str(urlsplit(str(found["url"])).hostname)
     return Gateway(str(found["gateway"]), host, str(outputs["servicesAuthority"]))
 
@@ -167,7 +176,7 @@ def report(gateway: Gateway) -> list[str]:
 
 
 def main() -> int:
-    """Entry point: 0 answered, 1 not."""
+    """Entry point: 0 answered, or nothing serves there; 1 no answer."""
     parser = argparse.ArgumentParser(prog="python -m local.ask", description=__doc__)
     parser.add_argument("--site", default="private", help="Whose gateway (private).")
     parser.add_argument(
@@ -178,6 +187,8 @@ def main() -> int:
         gateway = gateway_of(cast("Json", json.load(sys.stdin)), words.site)
         settled(gateway, words.wait)
         print("\n".join(report(gateway)))
+    except NothingServesError as reason:
+        print(f"no question asked: {reason}")
     except AskError as error:
         print(f"ask: {error}", file=sys.stderr)
         return 1

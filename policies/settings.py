@@ -48,6 +48,10 @@ class Waiver(BaseModel):
     owner: str = Field(min_length=1)
     ticket: str = Field(min_length=1)
     expires: date
+    may_be_absent: bool = Field(
+        default=False,
+        description="whether the stack may lack every such resource, as a part that is off does",
+    )
 
     @field_validator("resource")
     @classmethod
@@ -186,20 +190,22 @@ def _checked(
 def apply_waivers(
     rows: list[Row], waivers: Sequence[Waiver], plan: Plan, today: date, source: str
 ) -> list[Row]:
-    """Rows with waived ones marked, and a failing row per waiver that is expired or unused."""
+    """Rows with waived ones marked, and a failing row per waiver that is expired or unused.
+
+    A waiver that `may_be_absent` is unused only where its resource is there and has no finding.
+    """
     accepted: dict[int, str] = {}
     complaints: list[Row] = []
     running = {rule.id for rule in plan.rules}
     for waiver in waivers:
         if waiver.rule not in running:
             continue
-        covered = [
-            position
-            for position, row in enumerate(rows)
-            if row.verdict is not Verdict.PASS and waiver.covers(row)
-        ]
+        judged = [position for position, row in enumerate(rows) if waiver.covers(row)]
+        covered = [position for position in judged if rows[position].verdict is not Verdict.PASS]
         if waiver.expires < today:
             complaints.append(_complaint("waiver-expired", waiver, source))
+        elif not judged and waiver.may_be_absent:
+            continue
         elif not covered:
             complaints.append(_complaint("waiver-unused", waiver, source))
         else:

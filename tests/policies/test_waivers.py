@@ -65,6 +65,14 @@ def test_a_waiver_of_a_good_resource_is_unused():
     assert complaint.source_file == "waivers.yaml"
 
 
+def test_a_waiver_of_a_part_that_is_off_may_be_absent_but_never_of_a_good_resource():
+    absent = waiver(resource="Pod/shop/other", may_be_absent=True)
+    assert {row.rule for row in rows(absent) if row.blocks} == {RULE.id}
+    good = run(Stack(list(from_list([pod()]))), PLAN)
+    complaint = apply_waivers(good, [waiver(may_be_absent=True)], PLAN, TODAY, "waivers.yaml")[-1]
+    assert complaint.rule == "waiver-unused"
+
+
 def test_sarif_carries_a_waiver_as_an_accepted_suppression_and_drops_no_result():
     (result,) = sarif(rows(waiver()), all_rules())["runs"][0]["results"]
     (suppression,) = result["suppressions"]
