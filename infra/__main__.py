@@ -8,6 +8,7 @@ import pulumi
 from pulumi.runtime import config as stack_config
 
 from infra.clouds.burst import UnsupportedBurstError
+from infra.definitions import require
 from infra.kueue import KueueError
 from infra.program import connection, deploy
 from infra.reach import reach
@@ -27,6 +28,7 @@ def main() -> None:
         if not pulumi.runtime.is_dry_run():  # a preview asks Vault nothing
             preflight(connection(settings))
             reach(settings)
+            require(settings)
         deploy(settings)
     except (KueueError, SettingsError, UnsupportedBurstError, VaultError) as error:
         raise pulumi.RunError(str(error)) from None

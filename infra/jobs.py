@@ -12,13 +12,20 @@ import pulumi_kubernetes as k8s
 from pulumi import ResourceOptions
 
 from infra.components.gpu_check import GpuCheck, GpuCheckArgs
-from infra.components.gpu_site import GpuSite, GpuSiteArgs
+from infra.components.gpu_site import GpuSite
 from infra.components.queue_controller import QueueController
 from infra.components.queues import CPU_QUEUE, GPU_QUEUE, Queues, QueuesArgs, Share
 from infra.components.queues_parts import GPU, Flavour, tolerations
 from infra.components.secret_store import SecretStore
 from infra.components.training import ArtefactStore, Run, Training, TrainingArgs
-from infra.jobs_cloud import PRIVATE_FLAVOUR, controller_args, leave, sending_queues, way_to_cloud
+from infra.jobs_cloud import (
+    PRIVATE_FLAVOUR,
+    controller_args,
+    gpu_site_args,
+    leave,
+    sending_queues,
+    way_to_cloud,
+)
 from infra.naming import PROJECT, name
 from infra.pods import Image
 from infra.settings import PRODUCT_TEAM, Settings, text_of
@@ -42,10 +49,7 @@ def deploy_jobs(
     queues = _queues(settings, provider, controller, namespaces)
     if leave(settings):
         sending_queues(settings, provider, controller, namespaces)
-    gpu = GpuSite(
-        "private-gpu",
-        GpuSiteArgs(identity=settings.identity, provider=provider, node_labels=flavour.labels),
-    )
+    gpu = GpuSite("private-gpu", gpu_site_args(settings, "private", provider, flavour.labels))
     GpuCheck(
         "private-gpu-check",
         GpuCheckArgs(

@@ -16,7 +16,7 @@ from infra import kueue
 from infra.clouds.aws import CAPABILITIES
 from infra.clouds.burst import Capacity, usable_types
 from infra.clouds.burst_plan import Offer, Site
-from infra.components.gpu_site import GpuSite, GpuSiteArgs
+from infra.components.gpu_site import GpuOperator, GpuSite, GpuSiteArgs, MigLayout
 from infra.components.queue_agent import Worker, kubeconfig
 from infra.components.queue_controller import ACCOUNT, QueueController, QueueControllerArgs
 from infra.components.queue_mover import QueueMover, QueueMoverArgs
@@ -57,6 +57,28 @@ def controller_args(
         replicas=2 if settings.stack == "prod" else 1,
         pods_ready_seconds=source.pods_ready_seconds,
         worker=worker,
+    )
+
+
+def gpu_site_args(
+    settings: Settings, site: SiteName, provider: k8s.Provider, labels: Mapping[str, str]
+) -> GpuSiteArgs:
+    """What GPU pods build on, on either site; `labels` are those of its GPU nodes."""
+    asked = settings.sites[site].gpu_operator
+    return GpuSiteArgs(
+        identity=settings.identity,
+        provider=provider,
+        node_labels=labels,
+        operator=asked
+        and GpuOperator(
+            driver_installed=asked.driver_installed,
+            mig=asked.mig,
+            mig_layouts=[
+                MigLayout(name=layout, slices=slices)
+                for layout, slices in asked.mig_layouts.items()
+            ],
+            time_slices=asked.time_slices,
+        ),
     )
 
 
@@ -184,10 +206,7 @@ def receive(
     namespaces: Mapping[str, pulumi.Output[str]],
 ) -> None:
     """The cloud's half, and its token to Vault, where the private Kueue's agent finds it."""
-    GpuSite(
-        "cloud-gpu",
-        GpuSiteArgs(identity=settings.identity, provider=provider, node_labels=NODE_LABELS),
-    )
+    GpuSite("cloud-gpu", gpu_site_args(settings, "cloud", provider, NODE_LABELS))
     controller = QueueController("cloud-kueue", controller_args(settings, "cloud", provider))
     CloudQueues(
         "cloud-arrivals",

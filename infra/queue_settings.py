@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -27,6 +27,29 @@ class GpuPool(_Described):
     taints: tuple[dict[str, str], ...] = (
         {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"},
     )
+
+
+class GpuOperator(BaseModel):
+    """What this program asks of NVIDIA's GPU operator, which the site has already."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    driver_installed: bool
+    """The hosts bring the driver and the container toolkit: the operator leaves both alone."""
+    mig: Literal["none", "single", "mixed"] = "none"
+    mig_layouts: dict[str, dict[str, int]] = Field(default_factory=dict[str, dict[str, int]])
+    """Layout -> profile -> how many, such as `sevenths: {1g.10gb: 7}`."""
+    time_slices: int = Field(default=1, ge=1)
+    """Pods that share one GPU in turn; no memory is kept apart, so 1 where that matters."""
+
+    @model_validator(mode="after")
+    def _cut(self) -> Self:
+        if self.mig_layouts and self.mig == "none":
+            raise ValueError("mig_layouts are given but mig is none; set single or mixed")
+        for name, slices in self.mig_layouts.items():
+            if not slices or min(slices.values()) < 1:
+                raise ValueError(f"mig_layouts.{name} is {slices}; give counts above 0")
+        return self
 
 
 class CpuPool(_Described):

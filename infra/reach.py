@@ -29,12 +29,17 @@ def reach(settings: Settings) -> None:
         raise SettingsError("\n".join(lines))
 
 
+def direct(site: Site) -> bool:
+    """Whether clients connect to the site's API server itself, not to a proxy before it."""
+    proxied = "https" in getproxies() and not proxy_bypass(urlsplit(site.api).hostname or "")
+    return not (site.route()[1] or proxied)
+
+
 def _problem(name: str, site: Site) -> str | None:
-    where = urlsplit(site.api)
-    host, port = where.hostname or "", where.port or 443
-    shown, through_proxy = site.route()
-    if through_proxy or ("https" in getproxies() and not proxy_bypass(host)):
+    if not direct(site):
         return None
+    where, shown = urlsplit(site.api), site.route()[0]
+    host, port = where.hostname or "", where.port or 443
     context = ssl.create_default_context(cadata=site.ca_pem())
     try:
         with (

@@ -15,7 +15,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from infra.cloud_settings import Karpenter
-from infra.queue_settings import CpuPool, GpuPool
+from infra.queue_settings import CpuPool, GpuOperator, GpuPool
 
 
 class SettingsError(Exception):
@@ -113,6 +113,8 @@ class Site(FromStand):
     """`iss` of the cluster's service-account tokens."""
     gpu_pool: GpuPool | None = None
     cpu_pool: CpuPool = CpuPool()
+    gpu_operator: GpuOperator | None = None
+    """NVIDIA's, where the site has it: fields of its ClusterPolicy that become ours."""
     karpenter: Karpenter | None = None
     """Stand only: the autoscaler with simulated nodes that `cloud-pools` are given to."""
     service_account_key_file: Path | None = None

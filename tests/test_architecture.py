@@ -33,6 +33,7 @@ MAY_IMPORT_OURS: dict[str, set[str]] = {
     },
     "infra/site_settings.py": {"infra.cloud_settings", "infra.queue_settings"},
     "infra/reach.py": {"infra.settings", "infra.site_settings"},
+    "infra/site_login.py": {"infra.site_settings"},
     "infra/cloud_settings.py": set(),
     "infra/queue_settings.py": set(),
     "infra/training_settings.py": set(),

@@ -17,7 +17,7 @@ from infra.clouds.burst_pools import API, NodeClass, node_pools
 from infra.naming import Identity, labels
 
 NODE_CLASS = NodeClass(group="karpenter.kwok.sh", kind="KWOKNodeClass")
-_VERSION = "v1alpha1"
+NODE_API = f"{NODE_CLASS.group}/v1alpha1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +53,7 @@ class KwokBurst(pulumi.ComponentResource):
         super().__init__("recsys:kwok:Burst", name, None, opts)
         self._name, self._args = name, args
         for pool in args.gpu_pools:
-            made = self._custom(
-                pool.name, f"{NODE_CLASS.group}/{_VERSION}", NODE_CLASS.kind, {}, ()
-            )
+            made = self._custom(pool.name, NODE_API, NODE_CLASS.kind, {}, ())
             for one in node_pools(pool, args.capabilities, args.zones, NODE_CLASS):
                 self._custom(one.name, API, "NodePool", one.spec, (made,))
         self.register_outputs({})

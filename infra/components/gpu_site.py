@@ -20,6 +20,7 @@ from infra.pods import as_written
 GPU = "nvidia.com/gpu"
 RUNTIME = "nvidia"
 OPERATOR_NAMESPACE = "gpu-operator"
+OPERATOR_API = "nvidia.com/v1"
 CLUSTER_POLICY = "cluster-policy"  # the name that the operator's chart gives it
 PRIORITIES: Mapping[str, tuple[int, str]] = {
     "serving": (100_000, "Answers shoppers: takes the place of anything below it."),
@@ -130,7 +131,7 @@ class GpuSite(ComponentResource):
         ]
         k8s.apiextensions.CustomResourcePatch(
             f"{self._name}-cluster-policy",
-            api_version="nvidia.com/v1",
+            api_version=OPERATOR_API,
             kind="ClusterPolicy",
             metadata={
                 "name": CLUSTER_POLICY,

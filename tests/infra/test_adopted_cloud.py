@@ -74,6 +74,39 @@ def test_jobs_leave_for_the_pools_of_the_burst_site(settings: Settings, made: En
     assert {"queue-mover-pods", "kueue-pods", "cloud-kueue-pods"} <= set(made.of("Deployment"))
 
 
+def test_what_a_site_says_of_its_gpu_operator_becomes_fields_of_its_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    asked = {
+        "driver_installed": True, "mig": "mixed", "mig_layouts": {"sevenths": {"1g.10gb": 7}},
+    }  # fmt: skip
+    settings = adopted(tmp_path, gpu_operator=asked)
+    made = build(lambda: deploy(settings))
+    policy = next(one for one in made.made if one.type.startswith("kubernetes:nvidia.com"))
+    assert policy.name == "cloud-gpu-cluster-policy"
+    assert policy.inputs["spec"]["mig"] == {"strategy": "mixed"}
+    assert policy.inputs["spec"]["driver"] == {"enabled": False}
+    assert "cloud-gpu-mig-layouts" in made.of("ConfigMap")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"mig_layouts": {"a": {"1g": 1}}}, "mig is none; set single or mixed"),
+        ({"mig": "single", "mig_layouts": {"a": {"1g": 0}}}, "give counts above 0"),
+        ({"driver": True}, "this key is unknown"),
+    ],
+    ids=["layouts without MIG", "an empty layout", "an unknown key"],
+)
+def test_a_wrong_word_on_the_gpu_operator_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any], told: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(SettingsError, match=told):
+        adopted(tmp_path, gpu_operator={"driver_installed": True, **wrong})
+
+
 def test_the_ranges_of_the_adopted_cluster_may_lie_in_its_own_network(settings: Settings) -> None:
     assert settings.burst is not None
     assert settings.sites["cloud"].node_cidr.subnet_of(settings.burst.vpc_cidr)

@@ -60,3 +60,17 @@ def test_the_kubeconfig_of_another_cluster_is_named_before_anything_is_changed(
     (line,) = refused(deployed, HYBRID_RECOMMENDER_ENDPOINTS=str(file))
     assert line.startswith("site cloud at ")
     assert "does not trust" in line
+
+
+def test_a_kind_that_a_site_lacks_is_named_before_anything_is_changed(
+    healthy: RunningStand, deployed: Stack, tmp_path: Path
+) -> None:
+    if not healthy.rooted:
+        pytest.skip("without real nodes nothing is queued, and no operator is asked for anything")
+    described = healthy.endpoints
+    described["sites"]["private"]["gpu_operator"] = {"driver_installed": True}
+    file = tmp_path / "endpoints.json"
+    file.write_text(json.dumps(described), encoding="utf-8")
+    (line,) = refused(deployed, HYBRID_RECOMMENDER_ENDPOINTS=str(file))
+    assert "does not know ClusterPolicy (nvidia.com/v1)" in line
+    assert "`sites.private.gpu_operator`" in line
