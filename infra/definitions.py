@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from itertools import groupby
 
+from infra import trainer
 from infra.clouds import burst_pools, kwok
 from infra.components import gpu_site
 from infra.jobs import has_queues
@@ -42,6 +43,16 @@ def needs(settings: Settings) -> Iterator[Need]:
                 setting=f"sites.{name}.gpu_operator",
                 remedy="install NVIDIA's GPU operator there, or remove the setting",
             )  # fmt: skip
+        if site.trainer and has_queues(settings, name):
+            for api, kind in (
+                (trainer.API, "TrainJob"), (trainer.API, "TrainingRuntime"),
+                (trainer.JOB_SET_API, "JobSet"),
+            ):  # fmt: skip
+                yield Need(
+                    site=name, api=api, kind=kind, setting=f"sites.{name}.trainer",
+                    remedy=f"install Kubeflow Trainer {trainer.VERSION} there, or remove the "
+                    "setting: runs are Jobs then",
+                )  # fmt: skip
     cloud = settings.sites.get("cloud")
     if settings.cloud_pools and cloud is not None:
         for api, kind in (

@@ -149,6 +149,7 @@ def _training(
             },
             runtime_class=gpu.runtime_class,
             tolerations=tolerations(_gpu_flavour(settings)),
+            trainer=settings.sites["private"].trainer,
         ),
     )
 

@@ -54,6 +54,7 @@ def controller_args(
         else Image(reference=pods.image, host_paths=tuple(pods.host_paths)),
         command=[str(source.program or "/manager")],
         api=where.api,
+        train_jobs=where.trainer,
         replicas=2 if settings.stack == "prod" else 1,
         pods_ready_seconds=source.pods_ready_seconds,
         worker=worker,

@@ -14,6 +14,8 @@ from typing import Any, cast
 
 import yaml
 
+from infra import trainer
+
 VERSION = "0.19.2"
 API = "kueue.x-k8s.io/v1beta2"
 NAMESPACE = "kueue-system"
@@ -33,7 +35,6 @@ _NOT_OURS = frozenset(
         "workload.codeflare.dev",
     }
 )  # fmt: skip
-TRAINER = "trainer.kubeflow.org"
 
 Object = dict[str, Any]
 
@@ -147,14 +148,22 @@ def _service(path: str) -> Object:
 
 
 def _ours(groups: Sequence[str], *, train_jobs: bool) -> bool:
-    return not any(one in _NOT_OURS or (one == TRAINER and not train_jobs) for one in groups)
+    return not any(one in _NOT_OURS or (one == trainer.GROUP and not train_jobs) for one in groups)
 
 
 def manager_rules(upstream: Upstream, *, train_jobs: bool) -> list[Object]:
-    """What the controller may do: upstream's list without the kinds of job that we do not use."""
-    return [
+    """What the controller may do: upstream's list without the kinds of job that we do not use.
+
+    Of the JobSets that TrainJobs become it reads whose they are: their Jobs need no quota again.
+    """
+    kept = [
         rule for rule in upstream.rules if _ours(rule.get("apiGroups", []), train_jobs=train_jobs)
     ]
+    reads = {
+        "apiGroups": [trainer.JOB_SETS], "resources": ["jobsets"],
+        "verbs": ["get", "list", "watch"],
+    }  # fmt: skip
+    return [*kept, reads] if train_jobs else kept
 
 
 def webhooks(upstream: Upstream, kind: str, *, train_jobs: bool) -> list[Object]:
@@ -203,7 +212,7 @@ def configuration(
         },
         "clientConnection": {"qps": 300, "burst": 500},
         "integrations": {
-            "frameworks": ["batch/job", *([f"{TRAINER}/trainjob"] if train_jobs else [])]
+            "frameworks": ["batch/job", *([f"{trainer.GROUP}/trainjob"] if train_jobs else [])]
         },
         "managedJobsNamespaceSelector": {"matchLabels": {QUEUED: "true"}},
         # in a queued namespace a job without a queue waits: nothing passes beside the quotas

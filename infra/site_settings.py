@@ -115,6 +115,8 @@ class Site(FromStand):
     cpu_pool: CpuPool = CpuPool()
     gpu_operator: GpuOperator | None = None
     """NVIDIA's, where the site has it: fields of its ClusterPolicy that become ours."""
+    trainer: bool = False
+    """The site has Kubeflow Trainer and JobSet: runs are TrainJobs, and TrainJobs are queued."""
     karpenter: Karpenter | None = None
     """Stand only: the autoscaler with simulated nodes that `cloud-pools` are given to."""
     service_account_key_file: Path | None = None

@@ -54,7 +54,8 @@ MAY_IMPORT_OURS: dict[str, set[str]] = {
     "infra/haproxy.py": set(),
     "infra/entrance.py": set(),
     "infra/bento_reference.py": set(),
-    "infra/kueue.py": set(),
+    "infra/kueue.py": {"infra.trainer"},
+    "infra/trainer.py": set(),
     "infra/components": {
         "infra.naming",
         "infra.cidr",
@@ -68,6 +69,7 @@ MAY_IMPORT_OURS: dict[str, set[str]] = {
         "infra.flows",
         "infra.haproxy",
         "infra.kueue",
+        "infra.trainer",
         "infra.clouds.burst",
     },
     "infra/clouds": {"infra.naming", "infra.cidr", "infra.pricing", "infra.vault"},

@@ -1,8 +1,8 @@
 """Training on one site: what a run needs, and the run itself when the settings name one.
 
-A run is an indexed Job of equal pods behind a queue. `model.launch` in each pod runs torchrun
-elastically: a lost pod costs the steps since the last saved state, which lies in the artefact
-store. The store's key comes from Vault as files; nothing is shared but the store.
+A run is an indexed Job, or a TrainJob, of equal pods behind a queue. `model.launch` in each pod
+runs torchrun elastically: a lost pod costs the steps since the last saved state, which lies in the
+artefact store. The store's key comes from Vault as files; nothing is shared but the store.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any
 import pulumi_kubernetes as k8s
 from pulumi import ComponentResource, Input, Output, ResourceOptions
 
+from infra import trainer
+from infra.components.training_start import start
 from infra.kueue import PRIORITY_LABEL, QUEUE_LABEL
 from infra.naming import Identity, labels, name, selector
 from infra.pods import (
@@ -114,10 +116,12 @@ class TrainingArgs:
     """Of pods with a GPU."""
     tolerations: Sequence[Mapping[str, str]] = ()
     """Of the GPU flavour."""
+    trainer: bool = False
+    """The site has Kubeflow Trainer: it starts the run."""
 
 
 class Training(ComponentResource):
-    """Account, key and network of training; one Job for the run, if there is one."""
+    """Account, key and network of training; what starts the run, if there is one."""
 
     service_account: Output[str]
     job: Output[str] | None
@@ -164,8 +168,7 @@ class Training(ComponentResource):
             )
             digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
             before = [*vault, account, config, *traffic, service]
-            job = self._job(args.run, digest[:16], before)
-            self.job = job.metadata.name
+            self.job = self._job(args.run, digest[:16], before)
         self.register_outputs({"service_account": self.service_account, "job": self.job})
 
     def _metadata(self, object_name: str, **more: Any) -> Any:
@@ -252,11 +255,11 @@ class Training(ComponentResource):
         ]
 
     def _command(self, run: Run, job: str) -> list[str]:
-        args = self._args
+        args, stem = self._args, trainer.job_name(job) if self._args.trainer else job
         command = [
             args.python, "-u", "-m", "model.launch",
             "--workers", f"{run.least}:{run.workers}", "--processes", str(max(1, run.gpus)),
-            "--leader", f"{job}-0.{TRAINING}", "--port", str(RENDEZVOUS_PORT),
+            "--leader", f"{stem}-0.{TRAINING}", "--port", str(RENDEZVOUS_PORT),
             "--endpoint", args.store.endpoint, "--bucket", args.store.bucket,
             "--region", args.store.region, "--keys", SECRETS,
             "--run-name", run.name, "--sequences", run.sequences, "--scratch", SCRATCH,
@@ -267,7 +270,7 @@ class Training(ComponentResource):
             command += ["--items", run.items]
         return [*command, "--", "--size", run.size, *run.flags]
 
-    def _job(self, run: Run, files: str, before: Sequence[Any]) -> k8s.batch.v1.Job:
+    def _job(self, run: Run, files: str, before: Sequence[Any]) -> Output[str]:
         args = self._args
         job, match = name(TRAINING, run.name, limit=50), selector(TRAINING)
         size = resources(cpu=run.cpu, memory=run.memory)
@@ -330,34 +333,33 @@ class Training(ComponentResource):
             **placed,
         )
         queue = args.queues["gpu" if run.gpus else "cpu"]
-        return k8s.batch.v1.Job(
-            f"{self._name}-run",
-            metadata=self._metadata(
+        return start(
+            self._name,
+            self._metadata(
                 job,
                 # training takes hours: `up` starts it and does not wait for its end
                 annotations={"pulumi.com/skipAwait": "true"},
                 labels={**self._labels, QUEUE_LABEL: queue, PRIORITY_LABEL: run.priority},
             ),
-            spec=as_written(
-                {
-                    "completionMode": "Indexed",
-                    "completions": run.workers,
-                    "parallelism": run.workers,
-                    # a pod ends by itself only when it has given up; a lost node is no failure
-                    "backoffLimit": 6 * run.workers,
-                    "activeDeadlineSeconds": int(run.hours * 3600),
-                    "ttlSecondsAfterFinished": KEPT,
-                    "template": {
-                        "metadata": {
-                            "labels": {**self._labels, **match},
-                            "annotations": {
-                                "checksum/files": files,
-                                "recsys/expected-hours": f"{run.hours:g}",
-                            },
+            {
+                "completionMode": "Indexed",
+                "completions": run.workers,
+                "parallelism": run.workers,
+                # a pod ends by itself only when it has given up; a lost node is no failure
+                "backoffLimit": 6 * run.workers,
+                "activeDeadlineSeconds": int(run.hours * 3600),
+                "ttlSecondsAfterFinished": KEPT,
+                "template": {
+                    "metadata": {
+                        "labels": {**self._labels, **match},
+                        "annotations": {
+                            "checksum/files": files,
+                            "recsys/expected-hours": f"{run.hours:g}",
                         },
-                        "spec": spec,
                     },
-                }
-            ),
-            opts=ResourceOptions.merge(self._opts, ResourceOptions(depends_on=list(before))),
+                    "spec": spec,
+                },
+            },
+            ResourceOptions.merge(self._opts, ResourceOptions(depends_on=list(before))),
+            by_trainer=args.trainer,
         )

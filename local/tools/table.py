@@ -220,6 +220,15 @@ GROUPS: tuple[Group, ...] = (
         module="sigs.k8s.io/karpenter",
         files={"crds": "pkg/apis/crds", "kwok-crds": "kwok/apis/crds"},
     ),
+    Group(
+        name="trainer",
+        version="2.3.0",
+        programs={},  # not run: what we write for it is held against its CRDs
+        asks={},
+        module="github.com/kubeflow/trainer/v2",
+        files={"crds": "manifests/base/crds"},
+        for_stand=False,
+    ),
 )  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def check() -> dict[str, Any]:
     return made.one("Job")
 
 
-def training(run: Run | None = None) -> Engine:
+def training(run: Run | None = None, *, trainer: bool = False) -> Engine:
     return build(
         lambda: Training(
             "training",
@@ -91,6 +91,7 @@ def training(run: Run | None = None) -> Engine:
                 queues={"gpu": "gpu", "cpu": "default"},
                 runtime_class="nvidia",
                 tolerations=[TAINT],
+                trainer=trainer,
             ),
         )
     )
