@@ -29,6 +29,13 @@ AWS_RESERVED_TUNNEL_CIDRS = tuple(
 AWS_METADATA = IPv4Network("169.254.169.0/24")
 """Instance metadata, time and DNS of every EC2 host: a tunnel here would hide them."""
 
+_NEVER_PUBLIC = tuple(
+    IPv4Network(net)
+    for net in (
+        "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
+        "172.16.0.0/12", "192.168.0.0/16", "224.0.0.0/3",
+    )
+)  # fmt: skip
 _SUBNET_MIN = 28  # AWS accepts subnets from /16 to /28
 _RESERVED_PER_SUBNET = 5  # AWS keeps the first four addresses and the last
 
@@ -78,6 +85,11 @@ def private(net: IPv4Network) -> bool:
     )
 
 
+def unreachable(address: IPv4Address) -> bool:
+    """Whether an address can never be asked from the internet (test ranges stand for real ones)."""
+    return any(address in net for net in _NEVER_PUBLIC)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ZoneSubnets:
     """The three ranges of one availability zone."""
@@ -88,7 +100,7 @@ class ZoneSubnets:
     control: IPv4Network
     """Control-plane interfaces and VPC endpoints: few addresses, apart from the pods' churn."""
     edge: IPv4Network
-    """A NAT gateway and nothing else; made only when the VPC may reach the internet."""
+    """NAT gateways and load balancers that face the internet; made only when the VPC reaches it."""
 
     @property
     def usable_nodes(self) -> int:

@@ -26,6 +26,7 @@ from infra.jobs_cloud import leave, receive
 from infra.naming import PROJECT, name, selector
 from infra.pods import Image, Software
 from infra.program_cloud import deploy_cloud, deploy_simulated
+from infra.program_traffic import certificate_names, deploy_traffic
 from infra.settings import PRODUCT_TEAM, Settings, SiteName
 from infra.site_settings import SettingsError, Site
 from infra.vault import Connection
@@ -65,6 +66,7 @@ def deploy(settings: Settings) -> None:
         ),
     )
     link = _link(settings, vault, store)
+    doors: dict[SiteName, pulumi.Output[list[str]]] = {}
     for site, where in settings.sites.items():
         provider = k8s.Provider(
             site,
@@ -111,6 +113,8 @@ def deploy(settings: Settings) -> None:
                 receive(settings, provider, vault, store, spaces)
         serves = runs and site in settings.serving.sites
         way_in = _serve(settings, site, provider, store, image, bento, team) if serves else None
+        if way_in is not None:
+            doors[site] = way_in.addresses
         pulumi.export(
             site,
             {
@@ -125,6 +129,7 @@ def deploy(settings: Settings) -> None:
             },
         )
     deploy_cloud(settings, vault, store.mount)
+    deploy_traffic(settings, doors)
     pulumi.export("vault", vault.address)
     pulumi.export("servicesAuthority", store.authority)
 
@@ -213,6 +218,7 @@ def _serve(
             agent=agent,
             software=_software(settings, "gateway", agent),
             host=where.service_host,
+            names=certificate_names(settings.traffic, site),
             backend=service.host,
             backend_port=recommender.PORT,
             pods=selector(recommender.NAME),

@@ -28,6 +28,7 @@ from infra.site_settings import (
     Site,
     VaultServer,
 )
+from infra.traffic_settings import Traffic
 from infra.training_settings import Artefacts, TrainingRun
 
 Stack = Literal["local", "staging", "prod"]
@@ -124,6 +125,8 @@ class Settings(_Frozen):
     """The cloud site that takes peaks; None where the stack has none of its own."""
     link: Link | None = None
     """The tunnels to `burst`."""
+    traffic: Traffic | None = None
+    """The name that shoppers use, over both sites; None where something else answers it."""
     cloud_pools: tuple[Pool, ...] = ()
     """Stand only: GPU pools of the adopted cloud site; a `burst` site has its own."""
     leaving: Leaving = Leaving()
@@ -179,6 +182,39 @@ class Settings(_Frozen):
             )
         if unknown := set(self.unreachable) - set(self.sites):
             raise ValueError(f"unreachable names {sorted(unknown)}; sites has {sorted(self.sites)}")
+        return self
+
+    @model_validator(mode="after")
+    def _answered(self) -> Self:
+        traffic, cloud = self.traffic, self.sites.get("cloud")
+        if traffic is None:
+            return self
+        if self.burst is None:
+            raise ValueError(
+                "traffic has no `burst`, whose account its records belong to; "
+                "describe the cloud site or drop traffic"
+            )
+        serving = [site for site in self.sites if site in self.serving.sites]
+        if traffic.drained is not None and set(serving) <= {traffic.drained}:
+            raise ValueError(
+                f"traffic.drained is {traffic.drained}, and no other site serves "
+                f"({', '.join(serving) or 'none'} does); adopt one first, or drain none"
+            )
+        if traffic.cloud.given:
+            return self
+        wrong = (
+            "sites has no cloud" if cloud is None
+            else "serving.sites has no cloud" if "cloud" not in serving
+            else f"its way_in is {cloud.way_in.kind}" if cloud.way_in.kind != "load-balancer"
+            else "its way_in does not face the internet" if not cloud.way_in.faces_internet
+            else "burst.internet is none, which leaves it no public subnet"
+            if self.burst.internet == "none" else None
+        )  # fmt: skip
+        if wrong:
+            raise ValueError(
+                "traffic.cloud has no addresses or balancer, so the gateway of sites.cloud must "
+                f"have a public load balancer, but {wrong}; docs/burst.md shows both ways"
+            )
         return self
 
     @model_validator(mode="after")

@@ -34,6 +34,7 @@ def _private(net: IPv4Network) -> IPv4Network:
     return net
 
 
+AWS_SCHEME = "service.beta.kubernetes.io/aws-load-balancer-scheme"
 PrivateCidr = Annotated[IPv4Network, AfterValidator(_private)]
 
 
@@ -64,12 +65,27 @@ class WayIn(BaseModel):
     """For a load balancer's checks: there kube-proxy answers 200 on nodes with a ready gateway."""
     nodes: tuple[IPv4Address, ...] = ()
     """With `node-port`: the addresses that clients try."""
-    clients: tuple[PrivateCidr, ...] = ()
+    clients: tuple[IPv4Network, ...] = ()
     """Ranges that may ask, beside the stack's own nodes and pods."""
     annotations: dict[str, str] = Field(default_factory=dict[str, str])
     """What the load balancer's controller wants to read."""
     balancer_class: str | None = Field(default=None, pattern=r"^[a-z0-9.-]+(/[a-z0-9.-]+)?$")
     """Which controller, where a cluster has several."""
+
+    @property
+    def faces_internet(self) -> bool:
+        """Whether it asks for a load balancer with public addresses (AWS's controller)."""
+        return self.annotations.get(AWS_SCHEME) == "internet-facing"
+
+    @model_validator(mode="after")
+    def _shoppers(self) -> Self:
+        public = [str(net) for net in self.clients if not net.is_private]
+        if public and not (self.kind == "load-balancer" and self.faces_internet):
+            raise ValueError(
+                f"clients holds {', '.join(public)}, which must be a private range (RFC 1918): "
+                f"only a load balancer with {AWS_SCHEME}: internet-facing takes others"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -17,7 +17,18 @@ from infra.pricing import HOURS_PER_MONTH, Estimate, Line, PriceTable, Unpriced,
 from policies.cost_settings import CostSettings
 from policies.pods import JOBS, TEMPLATE_PATHS, containers, pod_of
 from policies.resource import Resource, Stack
-from policies.values import Unknown, UnknownValue, at, maps, number, quantity, raw, text, texts
+from policies.values import (
+    Unknown,
+    UnknownValue,
+    at,
+    flag,
+    maps,
+    number,
+    quantity,
+    raw,
+    text,
+    texts,
+)
 
 GPU = "nvidia.com/gpu"
 GIB = Decimal(2**30)
@@ -204,9 +215,17 @@ def _load_balancer(resource: Resource, books: _Books) -> Iterator[Item]:
 
 
 def _health_check(resource: Resource, books: _Books) -> Iterator[Item]:
+    """The price of an endpoint outside AWS, and of each option by itself."""
     yield _all_month("route53.health-check", books)
-    if text(resource.props, "type").startswith("HTTPS"):
-        yield _all_month("route53.health-check.https", books)
+    kind = text(resource.props, "type")
+    options = [
+        kind.startswith("HTTPS"),
+        kind.endswith("STR_MATCH"),
+        number(resource.props, "requestInterval") == 10,
+        flag(resource.props, "measureLatency") is True,
+    ]
+    if any(options):
+        yield _all_month("route53.health-check.option", books, Decimal(sum(options)))
 
 
 def _node_group(resource: Resource, books: _Books) -> Iterator[Item]:

@@ -11,7 +11,6 @@ from datetime import date
 import pulumi
 import pulumi_kubernetes as k8s
 
-from infra import naming
 from infra.clouds.aws_account import Account
 from infra.clouds.aws_cluster import AwsCluster, AwsClusterArgs
 from infra.clouds.aws_cost import AwsCost, AwsCostArgs
@@ -93,12 +92,7 @@ class AwsBurst(pulumi.ComponentResource):
         require(args, CAPABILITIES)
         super().__init__("recsys:aws:Burst", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
-        account = Account(
-            id=args.account,
-            region=args.region,
-            prefix=naming.name("recsys", args.identity.environment, limit=24),
-            identity=args.identity,
-        )
+        account = Account.of(args.account, args.region, args.identity)
         keys = AwsKeys(f"{name}-keys", AwsKeysArgs(account=account), child)
         network = AwsNetwork(
             f"{name}-net",

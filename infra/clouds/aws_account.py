@@ -32,6 +32,12 @@ class Account:
         if not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", self.region):
             raise ValueError(f"AWS region {self.region!r}; give a code such as eu-central-1")
 
+    @classmethod
+    def of(cls, id: str, region: str, identity: naming.Identity) -> Account:  # noqa: A002
+        """As everything of one stack names itself there."""
+        prefix = naming.name("recsys", identity.environment, limit=24)
+        return cls(id=id, region=region, prefix=prefix, identity=identity)
+
     @property
     def partition(self) -> str:
         if self.region.startswith("cn-"):

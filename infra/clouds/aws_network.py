@@ -146,6 +146,9 @@ class AwsNetwork(pulumi.ComponentResource):
             # Karpenter finds subnets by this tag; internal load balancers by the other.
             tags |= {"karpenter.sh/discovery": self._account.prefix,
                      "kubernetes.io/role/internal-elb": "1"}  # fmt: skip
+        if kind == "edge":
+            # where a load balancer that faces the internet may stand
+            tags |= {"kubernetes.io/role/elb": "1"}
         return aws.ec2.Subnet(
             f"{self._name}-{kind}-{zone}",
             vpc_id=self.vpc.id,

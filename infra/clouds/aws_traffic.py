@@ -9,6 +9,9 @@ with its first good answer.
 DNS alone cannot switch within seconds: detection takes `interval * threshold` and resolvers keep an
 answer for `ttl` (`worst_switch_seconds`). Clients that must not wait go through the site's own load
 balancer, which sees the other site over the link.
+
+Each site also has a plain record of its own, which no health decides: the check asks that one.
+Route 53 looks from the internet, takes any 2xx or 3xx, and does not verify the certificate.
 """
 
 from __future__ import annotations
@@ -22,9 +25,21 @@ from typing import Any, Literal
 import pulumi
 import pulumi_aws as aws
 
+from infra import cidr
 from infra.clouds.aws_account import Account
 
 CHECKERS = ("eu-west-1", "us-east-1", "us-west-2", "ap-southeast-1")  # Route 53 wants three or more
+# Of network load balancers ("Elastic Load Balancing endpoints" in AWS's general reference).
+BALANCER_ZONES = {
+    "eu-central-1": "Z3F0SRJ5LGBH90",
+    "eu-west-1": "Z2IFOLAFXWLO4F",
+    "eu-north-1": "Z1UDT6IFJ4EJM",
+    "us-east-1": "Z26RNL4JYFTOTI",
+    "us-east-2": "ZLMOA37VPKANP",
+    "us-west-2": "Z18D5FSROUN65G",
+    "ap-northeast-1": "Z31USIVHYNEOWT",
+    "ap-southeast-1": "ZKVM4W9LS7TM",
+}
 HOST = re.compile(r"^(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$")
 SiteName = Literal["private", "cloud"]
 
@@ -44,7 +59,7 @@ class Entrance:
 
     target: tuple[IPv4Address, ...] | Alias
     check_host: str
-    """Name of this site alone, for the health check: its certificate must carry it."""
+    """Name of this site alone, which the health check resolves, and names in its handshake."""
     weight: int
     """Share of the traffic, 0 to 255; 0 is answered only while no other site is healthy."""
 
@@ -56,7 +71,7 @@ class Entrance:
         if not self.target:
             raise ValueError("an entrance needs at least one public address or a load balancer")
         if isinstance(self.target, tuple):
-            hidden = [str(address) for address in self.target if not address.is_global]
+            hidden = [str(address) for address in self.target if cidr.unreachable(address)]
             if hidden:
                 raise ValueError(f"{', '.join(hidden)}: shoppers cannot reach a private address")
 
@@ -106,7 +121,7 @@ class AwsTrafficArgs:
 
 
 class AwsTraffic(pulumi.ComponentResource):
-    """One health check and one weighted record for each site."""
+    """A health check, a weighted record and a record of its own for each site."""
 
     health_checks: Mapping[SiteName, pulumi.Output[str]]
 
@@ -126,9 +141,16 @@ class AwsTraffic(pulumi.ComponentResource):
                 enable_sni=True,
                 request_interval=args.interval,
                 failure_threshold=args.failure_threshold,
-                measure_latency=True,
                 regions=list(CHECKERS),
                 tags=args.account.tags("traffic", args.account.name("serves", site)),
+                opts=child,
+            )
+            aws.route53.Record(
+                f"{name}-{site}-own",
+                zone_id=args.zone_id,
+                name=entrance.check_host,
+                type="A",
+                **_answer(entrance.target, args.ttl, healthy=False),
                 opts=child,
             )
             aws.route53.Record(
@@ -139,7 +161,7 @@ class AwsTraffic(pulumi.ComponentResource):
                 set_identifier=site,
                 weighted_routing_policies=[{"weight": entrance.weight}],
                 health_check_id=check.id,
-                **_answer(entrance.target, args.ttl),
+                **_answer(entrance.target, args.ttl, healthy=True),
                 opts=child,
             )
             checks[site] = check.id
@@ -147,7 +169,8 @@ class AwsTraffic(pulumi.ComponentResource):
         self.register_outputs({"host": args.host, "worst_switch": args.worst_switch_seconds})
 
 
-def _answer(target: tuple[IPv4Address, ...] | Alias, ttl: int) -> dict[str, Any]:
+def _answer(target: tuple[IPv4Address, ...] | Alias, ttl: int, *, healthy: bool) -> dict[str, Any]:
+    """What a record holds; a `healthy` one is not answered while its balancer has no target."""
     if isinstance(target, tuple):
         return {"records": sorted(str(address) for address in target), "ttl": ttl}
     return {
@@ -155,8 +178,7 @@ def _answer(target: tuple[IPv4Address, ...] | Alias, ttl: int) -> dict[str, Any]
             {
                 "name": target.dns_name,
                 "zone_id": target.zone_id,
-                # also when the balancer itself knows that nobody stands behind it
-                "evaluate_target_health": True,
+                "evaluate_target_health": healthy,
             }
         ]
     }

@@ -78,6 +78,8 @@ class GatewayArgs:
     software: Software
     host: str
     """Name that clients use; on the certificate beside the cluster's own name."""
+    names: Sequence[str] = ()
+    """More names on the certificate."""
     backend: str
     """Headless name of the service's pods."""
     backend_port: int
@@ -121,7 +123,7 @@ class Gateway(ComponentResource):
             args.vault,
             NAME,
             Needs(
-                domains=[args.host, service_name],
+                domains=[args.host, *args.names, service_name],
                 certificate_ttl=args.certificate_ttl,
                 notify={"tls.pem": [{"haproxy": haproxy.ADMIN}]},
                 metrics_port=AGENT_METRICS,

@@ -311,7 +311,12 @@ def failover_check(resource: Resource, _: Context) -> Findings:
     Severity.MEDIUM,
     anchors="CKV2_AWS_23",
     applies=[RECORD],
-    fix="Pass the address's or the load balancer's output, not its text.",
+    config={
+        "addresses": Option(
+            [], "array", "Public addresses of the private site, which no resource of ours holds."
+        )
+    },
+    fix="Pass the address's or the load balancer's output; name a private site's in `addresses`.",
     allowed=[
         _record(records=["10.0.0.7"]),
         [_record(records=["203.0.114.7"]), res("aws:ec2/eip:Eip", publicIp="203.0.114.7")],
@@ -324,6 +329,7 @@ def dangling(resource: Resource, context: Context) -> Findings:
         return
     stack = context.stack
     ours = {raw(eip.props, "publicIp") for eip in stack.of("aws:ec2/eip:Eip")}
+    ours |= set(context["addresses"])
     ours |= {raw(g.props, "ipAddress") for g in stack.of("aws:ec2/customerGateway:CustomerGateway")}
     for value in raw(resource.props, "records") or []:
         if isinstance(value, Unknown):  # an output of this plan, and so one of its own

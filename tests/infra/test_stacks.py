@@ -58,6 +58,15 @@ def test_the_program_declares_both_sites_and_the_link(built: Built) -> None:
     assert {"aws:eks/cluster:Cluster", "aws:ec2/vpnConnection:VpnConnection"} <= kinds
 
 
+def test_one_name_leads_to_both_sites_and_a_health_check_watches_each(built: Built) -> None:
+    traffic = built.settings.traffic
+    assert traffic is not None
+    records = built.engine.of("Record").values()
+    shared = [one for one in records if one["name"] == traffic.host]
+    assert {one["setIdentifier"] for one in shared} == {"private", "cloud"}
+    assert len(built.engine.of("HealthCheck")) == 2
+
+
 def test_every_taggable_resource_of_the_cloud_has_the_required_tags(built: Built) -> None:
     tagged = [made for made in built.custom if "tags" in made.inputs]
     assert len(tagged) > 40

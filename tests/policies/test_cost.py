@@ -90,6 +90,14 @@ def test_an_endpoint_costs_once_per_zone_and_a_gateway_endpoint_nothing():
     assert total(gateway) == 0
 
 
+def test_a_health_check_costs_its_endpoint_and_each_option_that_it_uses():
+    kind = "aws:route53/healthCheck:HealthCheck"
+    assert total(resource(kind, type="TCP", requestInterval=30)) == Decimal("0.75")
+    assert total(resource(kind, type="HTTPS", requestInterval=30)) == Decimal("2.75")
+    slow = resource(kind, type="HTTPS_STR_MATCH", requestInterval=10, measureLatency=True)
+    assert total(slow) == Decimal("8.75"), "TLS, a text to find, every 10 s, a graph of latencies"
+
+
 def test_a_pool_from_zero_costs_the_cheapest_for_its_share_and_can_reach_the_dearest_for_all():
     found = cost_of(POOL)
     hours = 16 * 730
