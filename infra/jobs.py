@@ -17,7 +17,6 @@ from infra.components.queue_controller import QueueController
 from infra.components.queues import CPU_QUEUE, GPU_QUEUE, Queues, QueuesArgs, Share
 from infra.components.queues_parts import GPU, Flavour, tolerations
 from infra.components.secret_store import SecretStore
-from infra.components.training import ArtefactStore, Run, Training, TrainingArgs
 from infra.jobs_cloud import (
     PRIVATE_FLAVOUR,
     controller_args,
@@ -26,9 +25,10 @@ from infra.jobs_cloud import (
     sending_queues,
     way_to_cloud,
 )
-from infra.naming import PROJECT, name
+from infra.jobs_training import deploy_training
 from infra.pods import Image
-from infra.settings import PRODUCT_TEAM, Settings, text_of
+from infra.settings import PRODUCT_TEAM, Settings
+from infra.site_settings import SettingsError
 from infra.vault import Connection
 
 
@@ -41,6 +41,18 @@ def deploy_jobs(
     namespaces: Mapping[str, pulumi.Output[str]],
 ) -> None:
     """Everything that the private site needs to run jobs; `namespaces` are the teams'."""
+    run = settings.training
+    if run is not None and run.may_leave:
+        if not leave(settings):
+            raise SettingsError(
+                f"training.may_leave is true for run {run.name}, but no job can leave: that needs "
+                "sites.cloud, its GPU pools, and a link (docs/burst.md)"
+            )
+        if settings.sites["private"].trainer:
+            raise SettingsError(
+                f"training.may_leave is true for run {run.name}, but sites.private.trainer makes "
+                "it a TrainJob, and only Jobs leave; drop one of them"
+            )
     flavour = _gpu_flavour(settings)
     controller = QueueController(
         "kueue",
@@ -63,9 +75,20 @@ def deploy_jobs(
             tolerations=tolerations(flavour),
         ),
     )
-    if "private" in settings.artefacts:
-        namespace = namespaces[PRODUCT_TEAM]
-        _training(settings, store, namespace, queues, gpu, provider, vault)
+    deploy_training(
+        settings,
+        "private",
+        provider,
+        vault,
+        store,
+        namespaces[PRODUCT_TEAM],
+        gpu,
+        queues={
+            "gpu": queues.queues[f"{PRODUCT_TEAM}/{GPU_QUEUE}"],
+            "cpu": queues.queues[f"{PRODUCT_TEAM}/{CPU_QUEUE}"],
+        },
+        tolerations=tolerations(flavour),
+    )
 
 
 def has_queues(settings: Settings, site: str) -> bool:
@@ -103,54 +126,6 @@ def _queues(
             namespaces=namespaces,
         ),
         ResourceOptions(depends_on=[controller]),
-    )
-
-
-def _training(
-    settings: Settings,
-    store: SecretStore,
-    namespace: pulumi.Output[str],
-    queues: Queues,
-    gpu: GpuSite,
-    provider: k8s.Provider,
-    vault: Connection,
-) -> None:
-    """What the product's team trains with, and its run."""
-    artefacts, pods, wanted = settings.artefacts["private"], settings.pod_image, settings.training
-    Training(
-        "training",
-        TrainingArgs(
-            identity=settings.identity,
-            site="private",
-            team=PRODUCT_TEAM,
-            provider=provider,
-            namespace=namespace,
-            connection=vault,
-            vault_ca_pem=settings.vault.ca_pem(),
-            mount=store.mount,
-            login=store.logins["private"],
-            mount_path=name(PROJECT, settings.stack),
-            login_path=name(PROJECT, settings.stack, "private"),
-            store=ArtefactStore(
-                endpoint=artefacts.endpoint,
-                region=artefacts.region,
-                bucket=artefacts.bucket,
-                access_key=pulumi.Output.secret(text_of(artefacts.access_key_file)),
-                secret_key=pulumi.Output.secret(text_of(artefacts.secret_key_file)),
-                ca_pem=text_of(artefacts.ca_file) if artefacts.ca_file else None,
-            ),
-            image=Image(reference=pods.image, host_paths=tuple(pods.host_paths)),
-            python=pods.python,
-            folder=pods.project,
-            run=Run(**wanted.model_dump()) if wanted else None,
-            queues={
-                "gpu": queues.queues[f"{PRODUCT_TEAM}/{GPU_QUEUE}"],
-                "cpu": queues.queues[f"{PRODUCT_TEAM}/{CPU_QUEUE}"],
-            },
-            runtime_class=gpu.runtime_class,
-            tolerations=tolerations(_gpu_flavour(settings)),
-            trainer=settings.sites["private"].trainer,
-        ),
     )
 
 

@@ -25,11 +25,12 @@ from infra.components.queues import GPU_QUEUE
 from infra.components.queues_cloud import CLOUD_QUEUE, CloudQueues, CloudQueuesArgs
 from infra.components.queues_parts import GPU, Flavour
 from infra.components.secret_store import SecretStore, pki_path
+from infra.jobs_training import deploy_training
 from infra.naming import PROJECT, name
 from infra.pods import Image
 from infra.pricing import prices
 from infra.program_cloud import gpu_pools
-from infra.settings import Settings, SiteName
+from infra.settings import PRODUCT_TEAM, Settings, SiteName
 from infra.vault import Connection, KvSecret
 from infra.workloads import Needs, VaultSite, grant, secret_path
 
@@ -207,13 +208,14 @@ def receive(
     namespaces: Mapping[str, pulumi.Output[str]],
 ) -> None:
     """The cloud's half, and its token to Vault, where the private Kueue's agent finds it."""
-    GpuSite("cloud-gpu", gpu_site_args(settings, "cloud", provider, NODE_LABELS))
+    gpu = GpuSite("cloud-gpu", gpu_site_args(settings, "cloud", provider, NODE_LABELS))
     controller = QueueController("cloud-kueue", controller_args(settings, "cloud", provider))
     CloudQueues(
         "cloud-arrivals",
         _queues(settings, provider, namespaces, sends=False),
         ResourceOptions(depends_on=[controller]),
     )
+    deploy_training(settings, "cloud", provider, vault, store, namespaces[PRODUCT_TEAM], gpu)
     worker = QueueWorker(
         "cloud-worker",
         QueueWorkerArgs(

@@ -14,9 +14,13 @@ from infra.clouds.kwok import KwokBurst, KwokBurstArgs
 from infra.components.vpn_keys import tunnel_keys
 from infra.components.vpn_link import VpnLink, VpnLinkArgs
 from infra.components.vpn_settings import LinkSettings
+from infra.jobs_training import store_port
 from infra.settings import Settings
 from infra.site_settings import SettingsError
 from infra.vault import Connection
+
+KNOWN_PORTS = (443, 8200, 7422)
+"""TLS, Vault and events of the private site: every cloud site may call them."""
 
 
 def deploy_cloud(settings: Settings, vault: Connection, mount: pulumi.Input[str]) -> None:
@@ -96,6 +100,12 @@ def site_ranges(settings: Settings) -> dict[str, IPv4Network]:
     }
 
 
+def site_ports(settings: Settings) -> dict[str, int]:
+    """What jobs in the cloud call at the private site beside what every site has."""
+    port = store_port(settings)
+    return {} if port in (None, *KNOWN_PORTS) else {"artefacts": port}
+
+
 def burst_args(settings: Settings) -> BurstArgs | None:
     """The burst site's settings as its cloud's module takes them; None without one."""
     wanted = settings.burst
@@ -110,6 +120,7 @@ def burst_args(settings: Settings) -> BurstArgs | None:
         vpc_cidr=wanted.vpc_cidr,
         service_cidr=wanted.service_cidr,
         site_cidrs=site_ranges(settings),
+        site_ports=site_ports(settings),
         admin_principals=wanted.admin_principals,
         gpu_pools=gpu_pools(wanted.gpu_pools),
         node_image=wanted.node_image,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Artefacts(BaseModel):
@@ -39,3 +40,13 @@ class TrainingRun(BaseModel):
     flags: tuple[str, ...] = ()
     hours: float = Field(default=24, gt=0, le=24 * 14)
     priority: str = Field(default="normal", pattern=r"^(urgent|normal|low)$")
+    may_leave: bool = False
+    """Whether it may run in the cloud when the private GPUs are taken: its data may go there."""
+    input_gb: float = Field(default=0, ge=0)
+    """What it then reads over the link, as the plan of what leaves reckons with."""
+
+    @model_validator(mode="after")
+    def _leaves_by_gpus(self) -> Self:
+        if self.may_leave and not self.gpus:
+            raise ValueError("may_leave is true and gpus 0; only jobs that ask for GPUs leave")
+        return self

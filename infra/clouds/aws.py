@@ -101,6 +101,7 @@ class AwsBurst(pulumi.ComponentResource):
                 vpc_cidr=args.vpc_cidr,
                 zones=args.zones,
                 site_cidrs=args.site_cidrs,
+                site_ports=args.site_ports,
                 internet=args.internet,
                 extra_endpoints=args.extra_endpoints,
                 logs_key_arn=keys.logs.arn,

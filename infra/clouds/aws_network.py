@@ -37,6 +37,7 @@ class AwsNetworkArgs:
     vpc_cidr: IPv4Network
     zones: tuple[str, ...]
     site_cidrs: Mapping[str, IPv4Network]
+    site_ports: Mapping[str, int]
     internet: Internet
     extra_endpoints: tuple[str, ...]
     logs_key_arn: pulumi.Input[str]
@@ -260,6 +261,11 @@ class AwsNetwork(pulumi.ComponentResource):
                 f"TLS services of the private site ({site})",
             )
             self._rule("out", nodes, f"site-{site}-vault", 8200, net, f"Vault at the site ({site})")
+            for service, port in self._args.site_ports.items():
+                self._rule(
+                    "out", nodes, f"site-{site}-{service}", port, net,
+                    f"The private site's {service} ({site})",
+                )  # fmt: skip
             self._rule(
                 "out", nodes, f"site-{site}-nats", 7422, net, f"Event leaf link to site ({site})"
             )

@@ -148,6 +148,8 @@ class BurstArgs:
     service_cidr: IPv4Network
     site_cidrs: Mapping[str, IPv4Network]
     """The private site's declared ranges by name: nodes, pods, services."""
+    site_ports: Mapping[str, int] = field(default_factory=dict[str, int])
+    """TCP services of the private site that jobs call beside TLS, Vault and events, by name."""
     admin_principals: tuple[str, ...]
     """Who may administer the cluster (role ARNs on AWS)."""
     gpu_pools: tuple[GpuPool, ...]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,11 @@ RENDEZVOUS_PORT = 29400
 SCRATCH = "/scratch"
 # A node that is lost for longer than this is given up, and its pod starts elsewhere.
 LOST_SECONDS = 30
+# Fields of a Job that who moves it into the cloud's queue changes: it is made again under its name.
+MOVED = [
+    "metadata.labels", "metadata.annotations", "metadata.ownerReferences",
+    "spec.managedBy", "spec.suspend",
+]  # fmt: skip
 KEPT = 7 * 24 * 3600  # seconds that an ended Job stays to be read; its run is in the store
 
 
@@ -81,6 +87,9 @@ class Run:
     hours: float = 24
     """After this time the run is ended."""
     priority: str = "normal"
+    may_leave: bool = False
+    """Whether it may run in the cloud, where this component must be too, with `receives`."""
+    input_gb: float = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.least <= self.workers:
@@ -110,6 +119,8 @@ class TrainingArgs:
     folder: str | None = None
     """Where that package is, when it is not installed."""
     run: Run | None = None
+    receives: bool = False
+    """A run of another site may come here: everything that its pods name has the same name."""
     queues: Mapping[str, Input[str]]
     """`gpu` and `cpu` -> the team's queue for such jobs."""
     runtime_class: Input[str] | None = None
@@ -151,7 +162,7 @@ class Training(ComponentResource):
         traffic = self._traffic()
         self.service_account = account.metadata.name
         self.job = None
-        if args.run is not None:
+        if args.run is not None or args.receives:
             service = k8s.core.v1.Service(
                 f"{resource_name}-peers",
                 metadata=self._metadata(TRAINING, annotations={"pulumi.com/skipAwait": "true"}),
@@ -166,8 +177,10 @@ class Training(ComponentResource):
                 ),
                 opts=self._opts,
             )
+            traffic = [*traffic, service]
+        if args.run is not None:
             digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-            before = [*vault, account, config, *traffic, service]
+            before = [*vault, account, config, *traffic]
             self.job = self._job(args.run, digest[:16], before)
         self.register_outputs({"service_account": self.service_account, "job": self.job})
 
@@ -346,7 +359,7 @@ class Training(ComponentResource):
                 "completions": run.workers,
                 "parallelism": run.workers,
                 # a pod ends by itself only when it has given up; a lost node is no failure
-                "backoffLimit": 6 * run.workers,
+                "backoffLimit": _losses(run),
                 "activeDeadlineSeconds": int(run.hours * 3600),
                 "ttlSecondsAfterFinished": KEPT,
                 "template": {
@@ -355,11 +368,29 @@ class Training(ComponentResource):
                         "annotations": {
                             "checksum/files": files,
                             "recsys/expected-hours": f"{run.hours:g}",
+                            **_leave(run),
                         },
                     },
                     "spec": spec,
                 },
             },
-            ResourceOptions.merge(self._opts, ResourceOptions(depends_on=list(before))),
+            ResourceOptions.merge(
+                self._opts,
+                ResourceOptions(
+                    depends_on=list(before), ignore_changes=MOVED if run.may_leave else None
+                ),
+            ),
             by_trainer=args.trainer,
         )
+
+
+def _leave(run: Run) -> dict[str, str]:
+    """What a run says to who decides which jobs leave."""
+    if not run.may_leave:
+        return {}
+    return {"recsys/may-leave": "true", "recsys/input-gb": f"{run.input_gb:g}"}
+
+
+def _losses(run: Run) -> int:
+    """Pods that a run may lose: in the cloud also to spot nodes, one an hour for each worker."""
+    return 6 * run.workers + (math.ceil(run.hours) * run.workers if run.may_leave else 0)

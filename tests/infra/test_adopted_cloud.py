@@ -29,6 +29,10 @@ CLOUD = {
 
 
 def adopted(home: Path, **site: Any) -> Settings:
+    return parse("prod", adopted_values(home, **site))
+
+
+def adopted_values(home: Path, **site: Any) -> dict[str, str]:
     """The example settings, with GPUs on the private site and the cluster that `burst` made."""
     fill_home(home, "prod")
     values = config("prod")
@@ -47,7 +51,7 @@ def adopted(home: Path, **site: Any) -> Settings:
         },
     }  # fmt: skip
     values |= {f"hybrid-recommender:{key}": json.dumps(value) for key, value in more.items()}
-    return parse("prod", {**values, "hybrid-recommender:today": "2026-11-25"})
+    return {**values, "hybrid-recommender:today": "2026-11-25"}
 
 
 @pytest.fixture
