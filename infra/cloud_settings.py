@@ -61,6 +61,17 @@ class Autoscaler(_Frozen):
     """The controller's, by digest; needed where nodes reach no public registry."""
 
 
+class DevicePlugin(_Frozen):
+    """Where NVIDIA's device plugin is installed from: the public chart, or copies."""
+
+    charts: str = Field(
+        default="https://nvidia.github.io/k8s-device-plugin", pattern=r"^(oci|https)://"
+    )
+    version: str = Field(default="0.20.0", pattern=r"^\d+\.\d+\.\d+$")
+    image: str | None = Field(default=None, pattern=r"^[^\s@]+@sha256:[0-9a-f]{64}$")
+    """By digest; needed where nodes reach no public registry."""
+
+
 class Burst(_Frozen):
     """One cloud site for peaks."""
 
@@ -77,12 +88,15 @@ class Burst(_Frozen):
     node_image: str = Field(pattern=r"^[a-z0-9]+@v[0-9]+$")
     """Pinned image of the burst nodes, `family@version`."""
     autoscaler: Autoscaler = Autoscaler()
+    device_plugin: DevicePlugin = DevicePlugin()
     workloads: tuple[Access, ...] = ()
     repositories: tuple[str, ...] = ("bento",)
     monthly_budget_usd: int = Field(ge=1)
     alert_emails: tuple[str, ...] = Field(min_length=1)
     internet: Literal["none", "nat"] = "none"
     """`none`: nodes reach private endpoints and the link only."""
+    extra_endpoints: tuple[str, ...] = ()
+    """More private endpoints, by AWS's short name: `elasticloadbalancing` for its controller."""
     log_days: int = Field(default=365, ge=1)
 
 

@@ -9,7 +9,15 @@ import pulumi_kubernetes as k8s
 
 from infra.cloud_settings import Pool
 from infra.clouds.aws import CAPABILITIES, AwsBurst
-from infra.clouds.burst import Autoscaler, BurstArgs, BurstOutputs, GpuPool, Internet, Workload
+from infra.clouds.burst import (
+    Autoscaler,
+    BurstArgs,
+    BurstOutputs,
+    DevicePlugin,
+    GpuPool,
+    Internet,
+    Workload,
+)
 from infra.clouds.kwok import KwokBurst, KwokBurstArgs
 from infra.components.vpn_keys import tunnel_keys
 from infra.components.vpn_link import VpnLink, VpnLinkArgs
@@ -125,11 +133,13 @@ def burst_args(settings: Settings) -> BurstArgs | None:
         gpu_pools=gpu_pools(wanted.gpu_pools),
         node_image=wanted.node_image,
         autoscaler=Autoscaler(**wanted.autoscaler.model_dump()),
+        device_plugin=DevicePlugin(**wanted.device_plugin.model_dump()),
         workloads=tuple(Workload(**access.model_dump()) for access in wanted.workloads),
         repositories=wanted.repositories,
         monthly_budget_usd=wanted.monthly_budget_usd,
         alert_emails=wanted.alert_emails,
         internet=Internet(wanted.internet),
+        extra_endpoints=wanted.extra_endpoints,
         log_days=wanted.log_days,
         today=settings.today,
     )

@@ -14,6 +14,7 @@ import pulumi_kubernetes as k8s
 from infra.clouds.aws_account import Account
 from infra.clouds.aws_cluster import AwsCluster, AwsClusterArgs
 from infra.clouds.aws_cost import AwsCost, AwsCostArgs
+from infra.clouds.aws_devices import AwsDevices, AwsDevicesArgs
 from infra.clouds.aws_karpenter import AwsKarpenter, AwsKarpenterArgs
 from infra.clouds.aws_keys import AwsKeys, AwsKeysArgs
 from infra.clouds.aws_network import AwsNetwork, AwsNetworkArgs
@@ -133,8 +134,14 @@ class AwsBurst(pulumi.ComponentResource):
         kubernetes = k8s.Provider(
             f"{name}-k8s",
             kubeconfig=cluster.kubeconfig,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[cluster.system]),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[cluster.system, *cluster.access]),
         )
+        if args.gpu_pools:
+            AwsDevices(
+                f"{name}-devices",
+                AwsDevicesArgs(kubernetes=kubernetes, plugin=args.device_plugin),
+                child,
+            )
         AwsKarpenter(
             f"{name}-karpenter",
             AwsKarpenterArgs(

@@ -44,6 +44,8 @@ class AwsCluster(pulumi.ComponentResource):
     """One EKS cluster with its add-ons, access entries and system nodes."""
 
     cluster: aws.eks.Cluster
+    access: list[pulumi.Resource]
+    """Who may use the API: whatever is made through it comes after, and goes before."""
     system: aws.eks.NodeGroup
     node_role: aws.iam.Role
     node_profile: aws.iam.InstanceProfile
@@ -57,9 +59,9 @@ class AwsCluster(pulumi.ComponentResource):
         self._child = pulumi.ResourceOptions(parent=self)
         self._cluster_name = args.account.prefix
         self.cluster = self._control_plane()
-        self._access()
-        self.node_role, self.node_profile = self._node_identity()
-        before_nodes = [
+        self.access = self._access()
+        self.node_role, self.node_profile, joins = self._node_identity()
+        before_nodes: list[pulumi.Resource] = [
             self._addon("kube-proxy"),
             self._addon("eks-pod-identity-agent"),
             self._addon(
@@ -67,7 +69,7 @@ class AwsCluster(pulumi.ComponentResource):
                 policy="AmazonEKS_CNI_Policy",
             ),
         ]  # fmt: skip
-        self.system = self._system_nodes(before_nodes)
+        self.system = self._system_nodes([*joins, *before_nodes])
         # These run on nodes: created earlier they would wait for them and time out.
         for addon, service_account, policy in (
             ("coredns", None, None),
@@ -150,7 +152,8 @@ class AwsCluster(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=[policy, logs]),
         )
 
-    def _access(self) -> None:
+    def _access(self) -> list[pulumi.Resource]:
+        made: list[pulumi.Resource] = []
         policy = f"arn:{self._account.partition}:eks::aws:cluster-access-policy/"
         for number, principal in enumerate(self._args.admin_principals, start=1):
             entry = aws.eks.AccessEntry(
@@ -161,7 +164,7 @@ class AwsCluster(pulumi.ComponentResource):
                 tags=self._tags("admin"),
                 opts=self._child,
             )
-            aws.eks.AccessPolicyAssociation(
+            association = aws.eks.AccessPolicyAssociation(
                 f"{self._name}-admin-{number}",
                 cluster_name=self.cluster.name,
                 principal_arn=entry.principal_arn,
@@ -169,8 +172,13 @@ class AwsCluster(pulumi.ComponentResource):
                 access_scope={"type": "cluster"},
                 opts=self._child,
             )
+            made += [entry, association]
+        return made
 
-    def _node_identity(self) -> tuple[aws.iam.Role, aws.iam.InstanceProfile]:
+    def _node_identity(
+        self,
+    ) -> tuple[aws.iam.Role, aws.iam.InstanceProfile, list[pulumi.Resource]]:
+        """Role and profile, and what must be there before a node and outlive the last one."""
         account = self._account
         role = aws.iam.Role(
             f"{self._name}-node",
@@ -180,17 +188,19 @@ class AwsCluster(pulumi.ComponentResource):
             tags=self._tags("node"),
             opts=self._child,
         )
-        for policy in (
-            "AmazonEKSWorkerNodePolicy",
-            "AmazonEC2ContainerRegistryPullOnly",
-            "AmazonSSMManagedInstanceCore",
-        ):
+        joins: list[pulumi.Resource] = [
             aws.iam.RolePolicyAttachment(
                 f"{self._name}-node-{policy}",
                 role=role.name,
                 policy_arn=account.managed_policy(policy),
                 opts=self._child,
             )
+            for policy in (
+                "AmazonEKSWorkerNodePolicy",
+                "AmazonEC2ContainerRegistryPullOnly",
+                "AmazonSSMManagedInstanceCore",
+            )
+        ]
         # Ours, so that Karpenter needs no right to create profiles or to reach IAM at all.
         profile = aws.iam.InstanceProfile(
             f"{self._name}-node",
@@ -199,17 +209,19 @@ class AwsCluster(pulumi.ComponentResource):
             tags=self._tags("node"),
             opts=self._child,
         )
-        # A managed node group makes its own entry; Karpenter's nodes share the role and need it
-        # even when the group is gone.
-        aws.eks.AccessEntry(
-            f"{self._name}-node",
-            cluster_name=self.cluster.name,
-            principal_arn=role.arn,
-            type="EC2_LINUX",
-            tags=self._tags("node"),
-            opts=self._child,
+        # A managed node group that finds no entry makes its own, and ours would then be refused;
+        # Karpenter's nodes share the role and need it even when the group is gone.
+        joins.append(
+            aws.eks.AccessEntry(
+                f"{self._name}-node",
+                cluster_name=self.cluster.name,
+                principal_arn=role.arn,
+                type="EC2_LINUX",
+                tags=self._tags("node"),
+                opts=self._child,
+            )
         )
-        return role, profile
+        return role, profile, joins
 
     @property
     def _suffix(self) -> str:
@@ -259,7 +271,7 @@ class AwsCluster(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=waits),
         )
 
-    def _system_nodes(self, after: list[aws.eks.Addon]) -> aws.eks.NodeGroup:
+    def _system_nodes(self, after: list[pulumi.Resource]) -> aws.eks.NodeGroup:
         args = self._args
         tags = self._tags("system")
         template = aws.ec2.LaunchTemplate(

@@ -209,6 +209,8 @@ class AwsKarpenter(pulumi.ComponentResource):
                     "isolatedVPC": args.isolated,
                 },
                 "controller": {
+                    # it would ask the node, which answers no pod (hop limit 1)
+                    "env": [{"name": "AWS_REGION", "value": self._account.region}],
                     **(image if wanted.image else {}),
                     "resources": {
                         "requests": {"cpu": "500m", "memory": "1Gi"},

@@ -26,9 +26,10 @@ ENDPOINTS = (
     "logs",
     "sqs",
     "ssm",
+    "ssmmessages",
     "sts",
 )
-"""Interface endpoints that a node, the CNI, pod identity and Karpenter call without internet."""
+"""Interface endpoints that a node, the CNI, pod identity, Karpenter and Session Manager call."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +126,11 @@ class AwsNetwork(pulumi.ComponentResource):
                     "WriteOwnGroup",
                     ["logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogStreams"],
                     [account.arn("logs", f"log-group:{group_name}:*")],
-                )
+                ),
+                # the delivery looks for its group first; AWS narrows this to no group's name
+                allow(
+                    "FindGroup", ["logs:DescribeLogGroups"], [account.arn("logs", "log-group:*")]
+                ),
             ),
             opts=self._child,
         )
@@ -276,6 +281,7 @@ class AwsNetwork(pulumi.ComponentResource):
             (8443, "admission webhooks (Karpenter)"),
             (9443, "admission webhooks (controllers)"),
             (10250, "kubelet: logs, exec, metrics"),
+            (10251, "the metrics server, which autoscaling asks"),
         ):
             self._rule("in", nodes, f"control-{port}", port, control, f"Control plane to {use}")
             self._rule("out", control, f"nodes-{port}", port, nodes, f"Control plane to {use}")
@@ -295,11 +301,12 @@ class AwsNetwork(pulumi.ComponentResource):
         group: aws.ec2.SecurityGroup,
         label: str,
         port: int | None,
-        peer: aws.ec2.SecurityGroup | IPv4Network,
+        peer: aws.ec2.SecurityGroup | IPv4Network | pulumi.Output[str],
         description: str,
         protocol: str = "tcp",
     ) -> None:
-        """One rule to or from `peer`; port None is every protocol, allowed only inside a group."""
+        """One rule to or from `peer` (a group, a range, or the id of a prefix list); port None is
+        every protocol, allowed only inside a group."""
         rule = aws.vpc.SecurityGroupIngressRule if way == "in" else aws.vpc.SecurityGroupEgressRule
         kind = {
             id(self.control_group): "control",
@@ -307,7 +314,6 @@ class AwsNetwork(pulumi.ComponentResource):
             id(self.endpoint_group): "endpoints",
         }[id(group)]
         name = f"{self._name}-{kind}-{way}-{label}"
-        by_group = isinstance(peer, aws.ec2.SecurityGroup)
         rule(
             name,
             security_group_id=group.id,
@@ -315,8 +321,11 @@ class AwsNetwork(pulumi.ComponentResource):
             ip_protocol="-1" if port is None else protocol,
             from_port=port,
             to_port=port,
-            referenced_security_group_id=peer.id if by_group else None,
-            cidr_ipv4=None if by_group else str(peer),
+            referenced_security_group_id=(
+                peer.id if isinstance(peer, aws.ec2.SecurityGroup) else None
+            ),
+            cidr_ipv4=str(peer) if isinstance(peer, IPv4Network) else None,
+            prefix_list_id=peer if isinstance(peer, pulumi.Output) else None,
             tags=self._tags(kind, way, label),
             opts=self._child,
         )
@@ -324,7 +333,7 @@ class AwsNetwork(pulumi.ComponentResource):
     def _endpoints(self) -> None:
         account = self._account
         own = {"StringEquals": {"aws:PrincipalAccount": account.id}}
-        aws.ec2.VpcEndpoint(
+        storage = aws.ec2.VpcEndpoint(
             f"{self._name}-s3",
             vpc_id=self.vpc.id,
             service_name=f"com.amazonaws.{account.region}.s3",
@@ -350,6 +359,11 @@ class AwsNetwork(pulumi.ComponentResource):
             ),
             tags=self._tags("s3"),
             opts=self._child,
+        )  # fmt: skip
+        # S3 keeps its public addresses behind a gateway endpoint, and layers of images lie there
+        self._rule(
+            "out", self.node_group, "s3", 443, storage.prefix_list_id,
+            "S3 through its gateway endpoint: images and artefacts",
         )  # fmt: skip
         for service in (*ENDPOINTS, *self._args.extra_endpoints):
             aws.ec2.VpcEndpoint(

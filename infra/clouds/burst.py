@@ -135,6 +135,23 @@ class Autoscaler:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DevicePlugin:
+    """Who tells Kubernetes of a node's GPUs: the nodes' images bring driver and runtime only."""
+
+    charts: str
+    """Where its Helm chart lies: an OCI address, or a chart repository's."""
+    version: str
+    image: str | None = None
+    """`repository@sha256:…` of a copy; None for the one that the chart names."""
+
+    def __post_init__(self) -> None:
+        if not self.charts.startswith(("oci://", "https://")):
+            raise ValueError(f"charts is {self.charts}; give an address, oci://… or https://…")
+        if self.image is not None and not re.search(r"@sha256:[0-9a-f]{64}$", self.image):
+            raise ValueError(f"image is {self.image}; pin it by its digest, @sha256:…")
+
+
+@dataclass(frozen=True, kw_only=True)
 class BurstArgs:
     """One cloud site. Plain values only, so that a preview knows every name and policy."""
 
@@ -156,6 +173,7 @@ class BurstArgs:
     node_image: str
     """Pinned image of the burst nodes, `family@version`."""
     autoscaler: Autoscaler
+    device_plugin: DevicePlugin
     workloads: tuple[Workload, ...] = ()
     repositories: tuple[str, ...] = ("bento",)
     monthly_budget_usd: int
@@ -248,11 +266,15 @@ def _wrong_place(args: BurstArgs, can: Capabilities) -> list[str]:
         reasons.append(f"Kubernetes {args.kubernetes_version}: standard support ended on {last}")
     if args.internet not in can.internet:
         reasons.append(f"internet={args.internet} is not offered")
-    if args.internet is Internet.NONE and args.autoscaler.image is None:
-        reasons.append(
-            "internet=none and autoscaler.image is unset: nodes reach this account's registry "
-            "only; copy the controller there and give its address with the digest"
-        )
+    parts = {"autoscaler": args.autoscaler.image}
+    if args.gpu_pools:
+        parts["device-plugin"] = args.device_plugin.image
+    reasons += [
+        f"internet=none and {part}.image is unset: nodes reach this account's registry only; "
+        "copy the image there and give its address with the digest"
+        for part, image in parts.items()
+        if args.internet is Internet.NONE and image is None
+    ]
     return reasons
 
 

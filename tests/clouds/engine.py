@@ -25,6 +25,7 @@ COMPUTED = {
 }  # fmt: skip
 ATTRIBUTES = (
     "arn", "keyId", "url", "endpoint", "repositoryUrl", "allocationId", "dnsName", "zoneId",
+    "prefixListId",
 )  # fmt: skip
 
 

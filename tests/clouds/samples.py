@@ -7,7 +7,7 @@ from datetime import date
 from ipaddress import IPv4Network
 from typing import Any
 
-from infra.clouds.burst import Autoscaler, BurstArgs, GpuPool, Internet, Workload
+from infra.clouds.burst import Autoscaler, BurstArgs, DevicePlugin, GpuPool, Internet, Workload
 from infra.naming import Identity
 
 IDENTITY = Identity(
@@ -47,6 +47,10 @@ ARGS = BurstArgs(
     autoscaler=Autoscaler(
         charts="oci://registry.example/mirror", version="1.14.1",
         image="registry.example/mirror/karpenter@sha256:" + "0" * 64,
+    ),
+    device_plugin=DevicePlugin(
+        charts="oci://registry.example/mirror", version="0.20.0",
+        image="registry.example/mirror/k8s-device-plugin@sha256:" + "0" * 64,
     ),
     workloads=(
         Workload(namespace="recsys", service_account="bento", reads=("models/",)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pulumi_aws as aws
@@ -31,6 +32,7 @@ POINTS_AT = {
     "securityGroupIds": "SecurityGroup",
     "securityGroups": "SecurityGroup",
     "referencedSecurityGroupId": "SecurityGroup",
+    "prefixListId": "VpcEndpoint",
     "logDestination": "LogGroup",
     "iamRoleArn": "Role",
     "nodeRoleArn": "Role",
@@ -123,11 +125,55 @@ def test_nodes_reach_every_aws_service_that_they_need_inside_the_vpc(either: Eng
     services = {
         got["serviceName"].split("eu-central-1.")[1] for got in either.of("VpcEndpoint").values()
     }
-    assert services >= {"s3", "ecr.api", "ecr.dkr", "sts", "ec2", "logs", "eks-auth", "sqs", "ssm"}
+    assert services >= {"s3", "ecr.api", "ecr.dkr", "sts", "ec2", "logs", "eks-auth", "sqs", "ssm",
+                         "ssmmessages"}  # fmt: skip
     interfaces = [
         g for g in either.of("VpcEndpoint").values() if g["vpcEndpointType"] == "Interface"
     ]
     assert all(got["privateDnsEnabled"] and len(got["subnetIds"]) == 3 for got in interfaces)
+
+
+def test_nodes_reach_s3_where_layers_of_images_lie_though_it_keeps_its_public_addresses(
+    either: Engine,
+) -> None:
+    rule = either.of("SecurityGroupEgressRule")["cloud-net-nodes-out-s3"]
+    assert "cloud-net-s3|prefixListId" in rule["prefixListId"]
+    assert (rule["fromPort"], rule["toPort"]) == (443, 443)
+    assert not {"cidrIpv4", "referencedSecurityGroupId"} & set(rule)
+
+
+def test_the_control_plane_reaches_webhooks_kubelets_and_the_metrics_server(
+    either: Engine,
+) -> None:
+    out = {
+        each["fromPort"]
+        for name, each in either.of("SecurityGroupEgressRule").items()
+        if name.startswith("cloud-net-control-")
+    }
+    into = {
+        each["fromPort"]
+        for name, each in either.of("SecurityGroupIngressRule").items()
+        if name.startswith("cloud-net-nodes-in-control-")
+    }
+    assert out == into == {443, 8443, 9443, 10250, 10251}
+
+
+def test_a_gpu_node_has_a_plugin_that_tells_of_its_gpus(site: Engine) -> None:
+    release = site.of("Release")["cloud-devices"]
+    assert release["chart"] == "oci://registry.example/mirror/nvidia-device-plugin"
+    image = release["values"]["image"]
+    assert f"{image['repository']}:{image['tag']}" == ARGS.device_plugin.image
+    (taint,) = site.of("NodePool")["cloud-karpenter-training-spot"]["spec"]["template"]["spec"][
+        "taints"
+    ]
+    assert release["values"]["tolerations"][0]["key"] == taint["key"]
+    public = replace(ARGS.device_plugin, charts="https://charts.example", image=None)
+    nat = build(lambda: burst_aws.AwsBurst("cloud", replace(NAT, device_plugin=public)))
+    release = nat.of("Release")["cloud-devices"]
+    assert (release["chart"], release["repositoryOpts"]) == (
+        "nvidia-device-plugin", {"repo": "https://charts.example"},
+    )  # fmt: skip
+    assert "image" not in release["values"]
 
 
 def test_no_group_rule_opens_anything_to_the_world_inwards_or_every_protocol_outwards(

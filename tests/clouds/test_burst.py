@@ -42,7 +42,8 @@ def test_the_sample_is_something_aws_sells() -> None:
          "p5e.48xlarge is not sold as spot"),
         ({"gpu_pools": (pool(instance_types=("g6.12xlarge",), max_spot_gpus=2),)},
          "the spot ceiling of 2 GPUs is below one g6.12xlarge"),
-        ({"autoscaler": replace(ARGS.autoscaler, image=None)}, "copy the controller there"),
+        ({"autoscaler": replace(ARGS.autoscaler, image=None)}, "autoscaler.image is unset"),
+        ({"device_plugin": replace(ARGS.device_plugin, image=None)}, "plugin.image is unset"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
