@@ -225,6 +225,10 @@ def test_a_run_that_could_not_leave_is_refused_with_the_reason(home: Path) -> No
     )
     with pytest.raises(SettingsError, match="may_leave is true for run nightly, but no job can"):
         build(lambda: deploy(alone))
+    by_trainer = settings.sites["private"].model_copy(update={"trainer": True})
+    sites = {**settings.sites, "private": by_trainer}
+    with pytest.raises(SettingsError, match="makes it a TrainJob, and only Jobs leave"):
+        build(lambda: deploy(settings.model_copy(update={"sites": sites})))
 
 
 def test_a_run_says_what_it_reads_over_the_link(made: Engine) -> None:
