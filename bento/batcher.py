@@ -1,9 +1,9 @@
 """Adaptive batching on one compute thread, with the delay a new request would meet.
 
-No timer and no waiting: while the thread computes one batch, the next one gathers. A lone request
-starts at once; under load batches grow by themselves up to `max_batch`, or to what the measured
-cost allows within the latency target. Several lanes (ranker, small ranker, search) share the
-thread; a lane listed earlier goes first.
+No timer: while the thread computes one batch, the next one gathers, and before it starts the event
+loop hands over what has arrived. A lone request starts at once; under load batches grow by
+themselves up to `max_batch`, or to what the measured cost allows within the latency target. Several
+lanes (ranker, small ranker, search) share the thread; a lane listed earlier goes first.
 """
 
 from __future__ import annotations
@@ -19,8 +19,16 @@ from typing import Any, Generic, TypeVar
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-# Weight of the newest measurement in a lane's cost table.
+# Weight of the newest call in how slow the machine is now.
 NEWEST = 0.2
+# One call counts for at most so many times the usual: a pause of the machine is no new usual.
+OUTLIER = 4.0
+# A call over the latency target is made all the same if it takes at most so many times a lone
+# row's time and does twice the work a second: smaller ones would only lengthen the queue.
+WORTH = 4.0
+# Turns of the event loop without a new request, after which a batch starts: from readable socket to
+# queue a request takes three. A call costs several times what one more row in it does.
+IDLE_TURNS = 3
 
 
 class LateError(RuntimeError):
@@ -37,29 +45,37 @@ class Lane(Generic[In, Out]):
         self.run = run
         self.max_batch = max_batch
         self.queue: deque[tuple[In, float, asyncio.Future[Out]]] = deque()
-        # Seconds per call by the power of two at or above the batch size; measured, never assumed.
-        self.costs: dict[int, float] = {}
+        # Seconds per call by the power of two at or above the batch size, each as first measured.
+        self._costs: dict[int, float] = {}
+        # How many times longer calls take now: a busy machine slows all sizes alike, and a size
+        # that is not in use would never be measured again.
+        self._slow = 1.0
 
     def observe(self, size: int, seconds: float) -> None:
-        """Take one measured call into the cost table."""
+        """Take one measured call into account."""
         bucket = _bucket(size)
-        known = self.costs.get(bucket)
-        self.costs[bucket] = seconds if known is None else known + NEWEST * (seconds - known)
+        known = self._costs.get(bucket)
+        if known is None:
+            self._costs[bucket] = seconds / self._slow
+            return
+        slow = min(seconds / known, OUTLIER * self._slow)
+        self._slow += NEWEST * (slow - self._slow)
 
     def cost(self, size: int) -> float:
         """Expected seconds for a call of this size; scales from the nearest measured one."""
-        if not self.costs or size <= 0:
+        if not self._costs or size <= 0:
             return 0.0
         bucket = _bucket(size)
-        if bucket in self.costs:
-            return self.costs[bucket]
-        near = min(self.costs, key=lambda b: abs(b.bit_length() - bucket.bit_length()))
-        return self.costs[near] * max(1.0, bucket / near)
+        near = min(self._costs, key=lambda b: abs(b.bit_length() - bucket.bit_length()))
+        return self._slow * self._costs[near] * max(1.0, bucket / near)
 
     def limit(self, target_s: float) -> int:
-        """Largest batch whose expected cost stays within the target (at least 1)."""
-        size = self.max_batch
-        while size > 1 and self.cost(size) > target_s:
+        """Largest batch whose expected cost is within the target, or worth more (at least 1)."""
+        size, alone = self.max_batch, self.cost(1)
+        while size > 1:
+            cost = self.cost(size)
+            if cost <= target_s or cost <= alone * min(WORTH, size / 2):
+                break
             size //= 2
         return size
 
@@ -140,6 +156,7 @@ class Batcher:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
+            await self._gather(lane)
             taken = self._take(lane)
             if not taken:
                 continue
@@ -159,6 +176,14 @@ class Batcher:
             for (_, future), answer in zip(taken, answers, strict=True):
                 if not future.done():
                     future.set_result(answer)
+
+    async def _gather(self, lane: Lane[Any, Any]) -> None:
+        """Let in what clients have sent already; waits for nothing else."""
+        limit, idle, known = lane.limit(self.target_s), 0, 0
+        while idle < IDLE_TURNS and len(lane.queue) < limit:
+            idle = idle + 1 if len(lane.queue) == known else 0
+            known = len(lane.queue)
+            await asyncio.sleep(0)
 
     def _take(self, lane: Lane[Any, Any]) -> list[tuple[Any, asyncio.Future[Any]]]:
         now = time.perf_counter()
