@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,9 @@ log = logging.getLogger("bento.runtime")
 
 # Half the default deadline may go to waiting for the event loop; beyond, requests are refused.
 LAG_SHARE = 0.5
+# The event loop and the model's thread take turns at the interpreter. At Python's own 5 ms the loop
+# is kept from arrivals for most of a batch, and the next batch is small.
+TURN_S = 0.0005
 
 # (folder, lock, device, threads) -> what to serve
 Loader = Callable[[Path, Lock | None, str, int | None], Served]
@@ -56,6 +60,7 @@ class Runtime:
         A worker listens only after this: one that starts beside others takes no request that it
         would have to refuse. Without a usable model it listens all the same, and is not ready.
         """
+        sys.setswitchinterval(TURN_S)
         logs.configure(self.settings.log_level)
         metrics.forget_dead_workers()
         self._engine = Engine(self.settings, self.store)
