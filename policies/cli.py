@@ -47,6 +47,18 @@ def _parser() -> argparse.ArgumentParser:
     cost.add_argument("--accepted", type=Path, metavar="FILE", help="the last accepted estimate")
     cost.add_argument("--accept", default="", metavar="WHO", help="write this one as accepted")
     cost.add_argument("--output", type=Path, metavar="FILE", help="write the report there")
+    usage = commands.add_parser("usage", help="what pods ask for beside what they used")
+    _add_inputs(usage, rules=False)
+    measured = usage.add_mutually_exclusive_group(required=True)
+    measured.add_argument("--metrics", type=Path, metavar="FILE", help="written by --save")
+    measured.add_argument("--prometheus", metavar="URL", help="one that scrapes kubelets and DCGM")
+    usage.add_argument("--ca-file", type=Path, metavar="FILE", help="who signed Prometheus")
+    usage.add_argument("--token-file", type=Path, metavar="FILE", help="a bearer token for it")
+    usage.add_argument("--save", type=Path, metavar="FILE", help="keep what was measured")
+    usage.add_argument(
+        "--format", choices=("text", "json", "sarif", "junit", "markdown"), default="text"
+    )
+    usage.add_argument("--output", type=Path, metavar="FILE", help="write the report there")
     report = commands.add_parser("report", help="a Markdown summary: findings and cost")
     _add_inputs(report)
     report.add_argument("--base", type=Path, metavar="FILE", help="JSON rows of the base branch")
@@ -54,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_inputs(parser: argparse.ArgumentParser) -> None:
+def _add_inputs(parser: argparse.ArgumentParser, *, rules: bool = True) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--preview", type=Path, metavar="FILE", help="of `pulumi preview --json`")
     source.add_argument("--state", type=Path, metavar="FILE", help="of `pulumi stack export`")
@@ -65,7 +77,8 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stack", default="", metavar="NAME", help="settings and waivers in policies/stacks/"
     )
-    parser.add_argument("--rules", default="", metavar="ID,...", help="only these rules")
+    if rules:
+        parser.add_argument("--rules", default="", metavar="ID,...", help="only these rules")
     parser.add_argument("--config", type=Path, metavar="FILE", help="enforcement and settings")
     parser.add_argument("--waivers", type=Path, metavar="FILE", help="accepted findings")
 
@@ -230,6 +243,37 @@ def _cost(args: argparse.Namespace) -> int:
     return int(bool(report.bill.unpriced or report.broken) and not args.accept)
 
 
+def _usage(args: argparse.Namespace) -> int:
+    from datetime import UTC, datetime
+
+    from policies.prometheus import Server, measure
+    from policies.report import render, summary
+    from policies.rightsize import USAGE_RULES, review
+    from policies.rules import all_rules
+    from policies.settings import CheckSettings, read_settings, read_waivers, waived
+    from policies.usage import USAGE_IDS, read_usage
+
+    files = _of_stack(args.stack)
+    config = args.config or files.settings
+    settings = read_settings(config) if config else CheckSettings()
+    stack = _load(args)
+    if args.metrics:
+        usage = read_usage(args.metrics)
+    else:
+        server = Server(url=args.prometheus, ca_file=args.ca_file, token_file=args.token_file)
+        usage = measure(server, settings.usage.days)
+    if args.save:
+        _write(usage.model_dump_json(indent=1) + "\n", args.save)
+    rows = review(stack, usage, settings.usage, settings.cost)
+    if waiver_file := args.waivers or files.waivers:
+        found = read_waivers(waiver_file, all_rules())
+        rows = waived(rows, found, USAGE_IDS, datetime.now(UTC).date(), str(waiver_file))
+    _write(render(rows, USAGE_RULES, args.format), args.output)
+    if args.output:
+        sys.stderr.write(f"{summary(rows)}; report in {args.output}\n")
+    return int(any(row.blocks for row in rows))
+
+
 def _report(args: argparse.Namespace) -> int:
     from policies.cost_report import render_cost
     from policies.report import summary
@@ -252,6 +296,7 @@ _COMMANDS = {
     "report": _report,
     "admission": _admission,
     "cost": _cost,
+    "usage": _usage,
 }
 
 

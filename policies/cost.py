@@ -300,7 +300,7 @@ def _workload(resource: Resource, books: _Books) -> Iterator[Item]:
     provider = resource.provider
     if any(fnmatchcase(provider, pattern) for pattern in settings.cloud_providers):
         return
-    copies, most = _copies(resource, books)
+    copies, most = copies_of(resource, books.stack, books.settings)
     cpu, memory, gpus = _requests(resource)
     hours = _hours(resource, settings)
     server = settings.server()
@@ -326,16 +326,17 @@ def _hours(resource: Resource, settings: CostSettings) -> Decimal:
     return min(settings.job_hours, Decimal(str(deadline)) / 3600)
 
 
-def _copies(resource: Resource, books: _Books) -> tuple[Decimal, Decimal]:
+def copies_of(resource: Resource, stack: Stack, settings: CostSettings) -> tuple[Decimal, Decimal]:
+    """Pods of a workload as it is declared, and at the most. Raises `Unpriced`."""
     if resource.kind == "batch/Job":
         copies = Decimal(str(number(resource.props, "spec", "parallelism") or 1))
     elif resource.kind.endswith("DaemonSet"):
-        copies = Decimal(books.settings.private_nodes)
+        copies = Decimal(settings.private_nodes)
     else:
         declared = number(resource.props, "spec", "replicas")
         copies = Decimal(1) if declared is None else Decimal(str(declared))
     most = copies
-    for scaler in books.stack.of("autoscaling/HorizontalPodAutoscaler"):
+    for scaler in stack.of("autoscaling/HorizontalPodAutoscaler"):
         target = raw(scaler.props, "spec", "scaleTargetRef", "name")
         if target == resource.object_name and scaler.namespace == resource.namespace:
             most = max(most, _count(scaler, "spec", "maxReplicas"))

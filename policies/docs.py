@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from policies.rightsize import USAGE_RULES
 from policies.rule import Rule
 from policies.rules import TOPICS, all_rules, topic_of
 
@@ -49,6 +50,26 @@ def _section(rule: Rule) -> str:
     return "\n".join(lines) + "\n"
 
 
+_USAGE = """
+## Right-sizing and idle
+
+    policies usage --state export.json --stack prod --prometheus https://prometheus.internal \\
+      --ca-file ca.pem --token-file token --save usage.json
+    policies usage --state export.json --stack prod --metrics usage.json   # again, offline
+
+compares what the workloads ask for with what their pods used over `usage.days` of the stack's file
+(14): CPU by the 95th percentile of five-minute means, memory by its peak, GPUs by the mean share of
+time in which they worked. Prometheus must scrape the kubelets' cAdvisor and, for GPUs, NVIDIA's DCGM
+exporter. The busiest pod of a workload counts. A workload that was not measured, or for less than
+`usage.least_hours` (24), is listed as unknown. Savings are of the private site's server
+(`cost.private_server`); a cloud's pods are billed as its nodes. Waivers name these findings as they
+name rules. Exit codes as above.
+
+| finding | severity | what should hold | to do |
+|---|---|---|---|
+"""
+
+
 def render_docs() -> str:
     """The whole document."""
     rules = all_rules()
@@ -59,4 +80,9 @@ def render_docs() -> str:
     for topic in TOPICS:
         parts.append(f"\n## {topic}\n\n")
         parts.append("\n".join(_section(rule) for rule in rules if topic_of(rule) == topic))
+    parts.append(_USAGE)
+    parts += [
+        f"| {one.id} | {one.severity.value} | {one.title} | {one.remediation} |\n"
+        for one in USAGE_RULES
+    ]
     return "".join(parts)

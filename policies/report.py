@@ -6,10 +6,10 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from policies.engine import UNJUDGED, Row
-from policies.rule import Rule, Severity, Verdict
+from policies.rule import Severity, Verdict
 
 FORMATS = ("text", "json", "sarif", "junit", "markdown")
 _LEVEL = {
@@ -27,7 +27,22 @@ _SCORE = {
 }
 
 
-def render(rows: Sequence[Row], rules: Sequence[Rule], form: str) -> str:
+class Described(Protocol):
+    """What a report says of a rule."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def severity(self) -> Severity: ...
+    @property
+    def anchors(self) -> tuple[str, ...]: ...
+    @property
+    def remediation(self) -> str: ...
+
+
+def render(rows: Sequence[Row], rules: Sequence[Described], form: str) -> str:
     """The report in one of `FORMATS`, ending with a newline."""
     if form == "json":
         # A row a line: quick to write (indenting leaves json's C encoder), and diffs by row.
@@ -73,7 +88,7 @@ def text(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, summary(rows)]) + "\n"
 
 
-def sarif(rows: Sequence[Row], rules: Sequence[Rule]) -> dict[str, Any]:
+def sarif(rows: Sequence[Row], rules: Sequence[Described]) -> dict[str, Any]:
     """SARIF 2.1.0: failures as results, unknowns as open ones, waivers as suppressions."""
     used = {row.rule for row in rows}
     described: list[dict[str, Any]] = [

@@ -5,7 +5,7 @@ Both are read once, at the edge, into frozen models; an unknown key is an error.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import date
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -19,6 +19,7 @@ from policies.cost_settings import CostSettings
 from policies.engine import Plan, Row, waive
 from policies.load import InputError
 from policies.rule import Rule, Severity, Verdict
+from policies.usage import USAGE_IDS, UsageSettings
 
 Level = Literal["mandatory", "advisory", "disabled"]
 WAIVER_RULES = ("waiver-expired", "waiver-unused")
@@ -35,6 +36,7 @@ class CheckSettings(BaseModel):
     enforcement: dict[str, Level] = Field(default_factory=dict[str, Level])
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict[str, dict[str, Any]])
     cost: CostSettings = Field(default_factory=CostSettings)
+    usage: UsageSettings = Field(default_factory=UsageSettings)
 
 
 class Waiver(BaseModel):
@@ -99,12 +101,15 @@ def read_settings(path: Path) -> CheckSettings:
 
 
 def read_waivers(path: Path, rules: Sequence[Rule]) -> tuple[Waiver, ...]:
-    """The waivers file; each must name a rule that exists. Raises `InputError`."""
+    """The waivers file; each must name a rule (or one of `policies usage`) that exists.
+
+    Raises `InputError`.
+    """
     try:
         found = WaiverFile.model_validate(_read(path)).waivers
     except ValidationError as error:
         raise _explain(path, error) from None
-    known = {rule.id for rule in rules}
+    known = {rule.id for rule in rules} | USAGE_IDS
     for waiver in found:
         if waiver.rule not in known:
             raise InputError(f"{path}: no rule {waiver.rule!r}; `policies list` names them")
@@ -190,13 +195,19 @@ def _checked(
 def apply_waivers(
     rows: list[Row], waivers: Sequence[Waiver], plan: Plan, today: date, source: str
 ) -> list[Row]:
+    """`waived` for the rules of a plan."""
+    return waived(rows, waivers, {rule.id for rule in plan.rules}, today, source)
+
+
+def waived(
+    rows: list[Row], waivers: Sequence[Waiver], running: Set[str], today: date, source: str
+) -> list[Row]:
     """Rows with waived ones marked, and a failing row per waiver that is expired or unused.
 
     A waiver that `may_be_absent` is unused only where its resource is there and has no finding.
     """
     accepted: dict[int, str] = {}
     complaints: list[Row] = []
-    running = {rule.id for rule in plan.rules}
     for waiver in waivers:
         if waiver.rule not in running:
             continue
