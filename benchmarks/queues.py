@@ -1,11 +1,11 @@
-"""Two thousand waiting jobs over a hundred simulated GPU nodes, through the real Kueue.
+"""Two thousand waiting jobs over two hundred simulated GPU nodes, through the real Kueue.
 
-    python -m benchmarks.queues [--jobs 2000] [--nodes 100] [--seconds 1]     (root)
+    python -m benchmarks.queues [--jobs 2000] [--nodes 200] [--seconds 1]     (root)
 
 A stand of its own with so many simulated nodes of 8 GPUs, and the local stack on it. Both teams own
 half of the GPUs and may borrow a quarter of them. The queues are held until every job waits; then
-they are released together, and what is held is read twice a second until the last job has ended:
-what Kueue has given, and what the bound pods hold. The rate of admission is that of Kueue's
+they are released together, and what is held is followed event by event until the last job has
+ended: what Kueue has given, and what the bound pods hold. The rate of admission is that of Kueue's
 own `Admitted` times; jobs hold whole nodes, so that it is also bounded by jobs that end.
 Exit: 0, or 1 when a quota was exceeded or a job did not end. Writes out/bench/queues.json.
 """
@@ -15,15 +15,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
+from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -112,29 +118,86 @@ def hold(client: Client, on: bool) -> None:
         )  # fmt: skip
 
 
-def holdings(client: Client) -> dict[str, int]:
-    """GPUs given by Kueue, by queue and in all, and GPUs of bound pods that have not ended.
+class Held(Thread):
+    """GPUs held, followed event by event: the API server sends one kind's changes in their order.
 
-    Given is what jobs hold in one list of all workloads: the queues' own sums follow one by one, so
-    together they can name GPUs twice.
+    So no moment is missed between two looks, and nothing lists thousands of objects meanwhile.
     """
-    now = dict.fromkeys((f"{team}-gpu" for team in TEAMS), 0)
-    for workload in client.items(WORKLOADS):
-        status = workload.get("status", {})
-        true = {one["type"] for one in status.get("conditions", []) if one["status"] == "True"}
-        queue = status.get("admission", {}).get("clusterQueue")
-        if queue in now and "QuotaReserved" in true and "Finished" not in true:
-            now[queue] += GPUS
-    now["all"] = sum(now.values())
-    now["bound"] = GPUS * sum(
-        1
-        for team in TEAMS
-        for pod in client.items(f"/api/v1/namespaces/{team}/pods?labelSelector=bench%3Dqueues")
-        if pod["spec"].get("nodeName")
-        and pod["status"].get("phase") not in ("Succeeded", "Failed")
-        and "deletionTimestamp" not in pod["metadata"]
+
+    def __init__(self, client: Client, path: str, of: Callable[[dict[str, Any]], str]) -> None:
+        super().__init__(daemon=True)
+        self.failed: Exception | None = None
+        self.seen: dict[str, str] = {}
+        """Object -> what it counts for: a queue, `ended`, or nothing."""
+        self.now: Counter[str] = Counter()
+        self.peak: Counter[str] = Counter()
+        self._client, self._path, self._of = client, path, of
+        self._first = client.get(path)
+        self.start()
+
+    def run(self) -> None:
+        for one in self._first["items"]:
+            self._note("ADDED", one)
+        version = self._first["metadata"]["resourceVersion"]
+        try:
+            for kind, one in watch(self._client, self._path, version):
+                self._note(kind, one)
+        except (OSError, HTTPException, ValueError) as error:
+            self.failed = error
+
+    def _note(self, kind: str, one: dict[str, Any]) -> None:
+        name = f"{one['metadata'].get('namespace')}/{one['metadata']['name']}"
+        before, after = self.seen.get(name, ""), "" if kind == "DELETED" else self._of(one)
+        if before == after:
+            return
+        self.seen[name] = after
+        for which, step in ((before, -GPUS), (after, GPUS)):
+            if which not in ("", "ended"):
+                self.now[which] += step
+                self.now["all"] += step
+        self.peak |= self.now
+        if after == "ended":
+            self.now["ended"] += 1
+
+
+def watch(client: Client, path: str, version: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(what happened, object) of a collection from a version on."""
+    context = ssl.create_default_context(cafile=str(client.ca))
+    context.load_cert_chain(client.pair.cert, client.pair.key)
+    where = urlsplit(client.url)
+    connection = HTTPSConnection(
+        where.hostname or "", where.port, context=context, timeout=PATIENCE
     )
-    return now
+    joined = "&" if "?" in path else "?"
+    try:
+        connection.request(
+            "GET", f"{path}{joined}watch=1&resourceVersion={version}&timeoutSeconds=7200"
+        )
+        for line in connection.getresponse():
+            event = json.loads(line)
+            if event["type"] == "ERROR":
+                raise ValueError(f"the watch of {path} broke: {event['object'].get('message')}")
+            yield event["type"], event["object"]
+    finally:
+        connection.close()
+
+
+def given(workload: dict[str, Any]) -> str:
+    """The queue whose quota a job of the benchmark holds; `ended` when it has succeeded."""
+    if not workload["metadata"]["name"].startswith("job-bench-"):
+        return ""
+    status = workload.get("status", {})
+    true = {one["type"]: one for one in status.get("conditions", []) if one["status"] == "True"}
+    if "Finished" in true:
+        return "ended" if true["Finished"]["reason"] == "Succeeded" else ""
+    queue = status.get("admission", {}).get("clusterQueue", "")
+    return queue if "QuotaReserved" in true else ""
+
+
+def bound(pod: dict[str, Any]) -> str:
+    """Whether a pod has a node and has not ended."""
+    over = pod["status"].get("phase") in ("Succeeded", "Failed")
+    return "bound" if pod["spec"].get("nodeName") and not over else ""
 
 
 def ended(client: Client) -> int:
@@ -171,19 +234,19 @@ def measure(client: Client, result: Result, seconds: int) -> None:
         list(pool.map(submit, range(result.jobs)))
     result.submitted_s = round(time.monotonic() - began, 1)
     print(f"{result.jobs} jobs wait after {result.submitted_s} s", file=sys.stderr, flush=True)
+    jobs = Held(client, WORKLOADS, given)
+    pods = Held(client, "/api/v1/pods?labelSelector=bench%3Dqueues", bound)
     hold(client, False)
     began = time.monotonic()
-    result.peak = dict.fromkeys(result.limits, 0)
-    turn = 0
-    while result.ended < result.jobs and time.monotonic() - began < PATIENCE:
-        for name, gpus in holdings(client).items():
-            result.peak[name] = max(result.peak[name], gpus)
-        if turn % 10 == 0:
-            result.ended = ended(client)
-            print(f"  {result.ended} of {result.jobs} ended", file=sys.stderr, flush=True)
-        turn += 1
-        time.sleep(0.5)
+    while (done := jobs.now["ended"]) < result.jobs and time.monotonic() - began < PATIENCE:
+        if broken := jobs.failed or pods.failed:
+            raise broken
+        now = f"{jobs.now['all']} GPUs given, {pods.now['bound']} of bound pods"
+        print(f"  {done} of {result.jobs} ended, {now}", file=sys.stderr, flush=True)
+        time.sleep(5)
     result.ended_s = round(time.monotonic() - began, 1)
+    result.peak = {name: (pods if name == "bound" else jobs).peak[name] for name in result.limits}
+    result.ended = ended(client)
     times = admissions(client)
     if len(times) > 1:
         result.admitted_s = times[-1] - times[0]
@@ -196,7 +259,7 @@ def measure(client: Client, result: Result, seconds: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.queues", description=__doc__)
     parser.add_argument("--jobs", type=int, default=2000)
-    parser.add_argument("--nodes", type=int, default=100, help="of 8 simulated GPUs each")
+    parser.add_argument("--nodes", type=int, default=200, help="of 8 simulated GPUs each")
     parser.add_argument("--seconds", type=int, default=1, help="that a job runs")
     words = parser.parse_args()
     if not can_root():
@@ -212,7 +275,9 @@ def main() -> int:
             stack = Stack.over(Path(name) / "project", stand.environment())
             result.limits = share(stack, words.nodes)
             stack.up()
-            measure(stand.client("private"), result, words.seconds)
+            # thousands of objects in one answer, from a busy server
+            client = replace(stand.client("private"), timeout=60)
+            measure(client, result, words.seconds)
         finally:
             stand.run("down", "--purge")
     OUT.parent.mkdir(parents=True, exist_ok=True)

@@ -181,7 +181,7 @@ class ControlPlane:
             "root-ca-file": self.ca.cert,
             "cluster-signing-cert-file": self.ca.cert, "cluster-signing-key-file": self.ca.key,
             "allocate-node-cidrs": "true",
-            "cluster-cidr": self.site.pod_cidr, "node-cidr-mask-size": 24,
+            "cluster-cidr": self.site.pod_cidr, "node-cidr-mask-size": self.site.node_prefix,
             "service-cluster-ip-range": self.site.service_cidr,
             "node-monitor-grace-period": f"{NODE_MONITOR_GRACE}s",
             # the default of 20 makes 200 pods wait 20 s

@@ -5,7 +5,7 @@ One site is one /16:
     .0.0/24    nodes: .1 router and control plane, .2 to .9 gateways, .11 and up real nodes
     .1.0/30    host (.1) to site (.2)
     .16.0/20   services
-    .128.0/17  pods, a /24 per node; real nodes take the first ones
+    .128.0/17  pods, a /25 per node; real nodes take the first ones
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from local.proc import run
 from local.settings import SITES, SiteName, StandSettings
 
 PREFIX = "hr-"  # of every namespace, link and cgroup that a stand makes
+NODE_PREFIX = 25  # of one node's pods, of which a kubelet takes 110
+OLD_NODE_PREFIX = 24  # of stands whose file says nothing: a node's range can never change
 API_PORT = 6443
 VAULT_PORT = 8200
 
@@ -34,6 +36,7 @@ class SiteLayout:
     range: IPv4Network
     netns: str | None
     ports: dict[str, int]  # by part
+    node_prefix: int = NODE_PREFIX
 
     @property
     def node_cidr(self) -> IPv4Network:
@@ -72,7 +75,12 @@ class SiteLayout:
         return self.node_cidr[11 + index]
 
     def node_pods(self, index: int) -> IPv4Network:
-        return list(self.pod_cidr.subnets(new_prefix=24))[index]
+        return list(self.pod_cidr.subnets(new_prefix=self.node_prefix))[index]
+
+    @property
+    def most_nodes(self) -> int:
+        """Nodes that there are ranges for."""
+        return 1 << (self.node_prefix - self.pod_cidr.prefixlen)
 
 
 def real_node_names(site: str, count: int) -> list[str]:
@@ -154,6 +162,13 @@ def choose(folders: Folders, settings: StandSettings, *, rooted: bool, stand: st
                         f"({what})",
                         "remove that route, or `stand down --purge` to move the stand",
                     )
+            wanted = settings.site(site.name)
+            if (nodes := wanted.real_nodes + wanted.gpu_nodes.count) > site.most_nodes:
+                raise StandError(
+                    f"site {site.name} was made with pod ranges for {site.most_nodes} nodes, the "
+                    f"settings ask for {nodes}",
+                    "`stand down --purge` to make it anew, or ask for fewer",
+                )
         _write(folders, kept)  # with the ports of parts that are new since
         return kept
     free = [one for one in settings.ranges if not any(one.overlaps(network) for network, _ in busy)]
@@ -184,13 +199,16 @@ def _write(folders: Folders, layout: Layout) -> None:
                 "rooted": layout.rooted,
                 "vault_port": layout.vault_port,
                 "sites": {
-                    name: {"range": str(site.range), "netns": site.netns, "ports": site.ports}
+                    name: {
+                        "range": str(site.range), "netns": site.netns, "ports": site.ports,
+                        "node_prefix": site.node_prefix,
+                    }
                     for name, site in layout.sites.items()
                 },
             },
             indent=1,
         ),
-    )
+    )  # fmt: skip
 
 
 def _ports(kept: dict[str, int], rooted: bool) -> dict[str, int]:
@@ -214,6 +232,7 @@ def read(folders: Folders) -> Layout | None:
             name: SiteLayout(
                 name, IPv4Network(raw["sites"][name]["range"]), raw["sites"][name]["netns"],
                 _ports(cast("dict[str, int]", raw["sites"][name]["ports"]), bool(raw["rooted"])),
+                int(raw["sites"][name].get("node_prefix", OLD_NODE_PREFIX)),
             )
             for name in SITES
         },

@@ -14,8 +14,9 @@ from local.errors import StandError
 
 SiteName = Literal["private", "cloud"]
 SITES: tuple[SiteName, ...] = ("private", "cloud")
-# A site is one /16 and a pod range has 128 /24s, one per node.
-MOST_NODES = 100
+# A site is one /16 and half of it 256 /25s, one for the pods of each node; some stay for real nodes
+# and for those that an autoscaler orders.
+MOST_NODES = 240
 
 
 class _Frozen(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from ipaddress import IPv4Network
 from itertools import combinations
 from pathlib import Path
@@ -48,6 +49,8 @@ def test_the_parts_of_a_site_lie_in_its_range_and_apart(second: int, index: int)
     assert all(part.subnet_of(site.range) for part in parts)
     assert not any(one.overlaps(other) for one, other in combinations(parts, 2))
     assert site.node_pods(index).subnet_of(site.pod_cidr)
+    assert site.node_pods(index).num_addresses > 110 + 2, "a kubelet takes 110 pods"
+    assert site.most_nodes > settings.MOST_NODES
     assert site.node_address(index) in site.node_cidr
 
 
@@ -66,3 +69,27 @@ def test_a_site_avoids_every_network_of_the_host(
         layout.choose(folders, settings.StandSettings(), rooted=True, stand="s")
     with pytest.raises(StandError, match="0 of the 50 networks"):
         layout.choose(Folders(tmp_path / "new"), settings.StandSettings(), rooted=True, stand="s")
+
+
+def test_a_stand_keeps_the_size_of_its_nodes_ranges_and_says_when_they_do_not_suffice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "taken", list[tuple[IPv4Network, str]])
+    folders, usual = Folders(tmp_path), settings.StandSettings()
+    made = layout.choose(folders, usual, rooted=True, stand="s")
+    assert made.sites["private"].node_pods(0).prefixlen == 25
+    assert layout.read(folders) == made
+
+    old = json.loads(folders.layout.read_text(encoding="utf-8"))
+    for site in old["sites"].values():
+        del site["node_prefix"]
+    folders.layout.write_text(json.dumps(old), encoding="utf-8")
+    kept = layout.choose(folders, usual, rooted=True, stand="s")
+    assert kept.sites["private"].node_pods(1).prefixlen == 24
+    assert layout.read(folders) == kept
+    pool = settings.GpuPool(count=200, gpus=8)
+    large = usual.model_copy(
+        update={"private": usual.private.model_copy(update={"gpu_nodes": pool})}
+    )
+    with pytest.raises(StandError, match="pod ranges for 128 nodes, the settings ask for 202"):
+        layout.choose(folders, large, rooted=True, stand="s")
