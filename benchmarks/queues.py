@@ -1,12 +1,13 @@
 """Two thousand waiting jobs over two hundred simulated GPU nodes, through the real Kueue.
 
-    python -m benchmarks.queues [--jobs 2000] [--nodes 200] [--seconds 1]     (root)
+    python -m benchmarks.queues [--jobs 2000 ...] [--nodes 200] [--seconds 1]     (root)
 
 A stand of its own with so many simulated nodes of 8 GPUs, and the local stack on it. Both teams own
 half of the GPUs and may borrow a quarter of them. The queues are held until every job waits; then
 they are released together, and what is held is followed event by event until the last job has
 ended: what Kueue has given, and what the bound pods hold. The rate of admission is that of Kueue's
-own `Admitted` times; jobs hold whole nodes, so that it is also bounded by jobs that end.
+own `Admitted` times; jobs hold whole nodes, so that it is also bounded by jobs that end. Several
+numbers of jobs are several rounds on the same stand.
 Exit: 0, or 1 when a quota was exceeded or a job did not end. Writes out/bench/queues.json.
 """
 
@@ -25,6 +26,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 from threading import Thread
@@ -68,21 +70,26 @@ class Result:
     ended: int = 0
 
     @property
+    def mark(self) -> str:
+        """Begins the names of this round's jobs, and is their label."""
+        return f"bench-{self.jobs}"
+
+    @property
     def held(self) -> bool:
         return self.ended == self.jobs and all(
             self.peak[name] <= most for name, most in self.limits.items()
         )
 
 
-def job(number: int, seconds: int) -> dict[str, Any]:
+def job(mark: str, number: int, seconds: int) -> dict[str, Any]:
     size = {"cpu": "1", "memory": "1Gi", GPU: str(GPUS)}
     work = {"name": "work", "image": "none.internal/work:1",
             "resources": {"requests": size, "limits": size}}  # fmt: skip
     return {
         "apiVersion": "batch/v1", "kind": "Job",
-        "metadata": {"name": f"bench-{number}", "labels": {QUEUE_LABEL: "gpu", "bench": "queues"}},
+        "metadata": {"name": f"{mark}-{number}", "labels": {QUEUE_LABEL: "gpu", "bench": mark}},
         "spec": {"template": {
-            "metadata": {"annotations": {RUNS_FOR: f"{seconds}s"}, "labels": {"bench": "queues"}},
+            "metadata": {"annotations": {RUNS_FOR: f"{seconds}s"}, "labels": {"bench": mark}},
             "spec": {"restartPolicy": "Never", "containers": [work]},
         }},
     }  # fmt: skip
@@ -182,9 +189,9 @@ def watch(client: Client, path: str, version: str) -> Iterator[tuple[str, dict[s
         connection.close()
 
 
-def given(workload: dict[str, Any]) -> str:
-    """The queue whose quota a job of the benchmark holds; `ended` when it has succeeded."""
-    if not workload["metadata"]["name"].startswith("job-bench-"):
+def given(mark: str, workload: dict[str, Any]) -> str:
+    """The queue whose quota a job of the round holds; `ended` when it has succeeded."""
+    if not workload["metadata"]["name"].startswith(f"job-{mark}-"):
         return ""
     status = workload.get("status", {})
     true = {one["type"]: one for one in status.get("conditions", []) if one["status"] == "True"}
@@ -200,42 +207,43 @@ def bound(pod: dict[str, Any]) -> str:
     return "bound" if pod["spec"].get("nodeName") and not over else ""
 
 
-def ended(client: Client) -> int:
+def ended(client: Client, mark: str) -> int:
     return sum(
         one["status"].get("succeeded", 0)
         for team in TEAMS
         for one in client.items(
-            f"/apis/batch/v1/namespaces/{team}/jobs?labelSelector=bench%3Dqueues"
+            f"/apis/batch/v1/namespaces/{team}/jobs?labelSelector=bench%3D{mark}"
         )
     )
 
 
-def admissions(client: Client) -> list[float]:
+def admissions(client: Client, mark: str) -> list[float]:
     """When each job's quota was reserved; Kueue tells whole seconds."""
     return sorted(
         datetime.fromisoformat(one["lastTransitionTime"]).timestamp()
         for team in TEAMS
         for workload in client.items(f"{KUEUE}/namespaces/{team}/workloads")
-        if workload["metadata"]["name"].startswith("job-bench-")
+        if workload["metadata"]["name"].startswith(f"job-{mark}-")
         for one in workload.get("status", {}).get("conditions", [])
         if one["type"] == "Admitted" and one["status"] == "True"
     )
 
 
 def measure(client: Client, result: Result, seconds: int) -> None:
+    mark = result.mark
     hold(client, True)
     began = time.monotonic()
 
     def submit(number: int) -> None:
         team = TEAMS[number % len(TEAMS)]
-        client.request("POST", f"/apis/batch/v1/namespaces/{team}/jobs", job(number, seconds))
+        client.request("POST", f"/apis/batch/v1/namespaces/{team}/jobs", job(mark, number, seconds))
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(submit, range(result.jobs)))
     result.submitted_s = round(time.monotonic() - began, 1)
     print(f"{result.jobs} jobs wait after {result.submitted_s} s", file=sys.stderr, flush=True)
-    jobs = Held(client, WORKLOADS, given)
-    pods = Held(client, "/api/v1/pods?labelSelector=bench%3Dqueues", bound)
+    jobs = Held(client, WORKLOADS, partial(given, mark))
+    pods = Held(client, f"/api/v1/pods?labelSelector=bench%3D{mark}", bound)
     hold(client, False)
     began = time.monotonic()
     while (done := jobs.now["ended"]) < result.jobs and time.monotonic() - began < PATIENCE:
@@ -246,8 +254,8 @@ def measure(client: Client, result: Result, seconds: int) -> None:
         time.sleep(5)
     result.ended_s = round(time.monotonic() - began, 1)
     result.peak = {name: (pods if name == "bound" else jobs).peak[name] for name in result.limits}
-    result.ended = ended(client)
-    times = admissions(client)
+    result.ended = ended(client, mark)
+    times = admissions(client, mark)
     if len(times) > 1:
         result.admitted_s = times[-1] - times[0]
         result.per_second = round(len(times) / max(1.0, result.admitted_s), 1)
@@ -258,14 +266,15 @@ def measure(client: Client, result: Result, seconds: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.queues", description=__doc__)
-    parser.add_argument("--jobs", type=int, default=2000)
+    parser.add_argument("--jobs", type=int, nargs="+", default=[2000], help="of each round")
     parser.add_argument("--nodes", type=int, default=200, help="of 8 simulated GPUs each")
     parser.add_argument("--seconds", type=int, default=1, help="that a job runs")
     words = parser.parse_args()
     if not can_root():
         print("benchmarks.queues: needs root: Kueue runs on a real node", file=sys.stderr)
         return 2
-    result = Result(words.jobs, words.nodes, os.cpu_count())
+    done: list[dict[str, Any]] = []
+    results = [Result(jobs, words.nodes, os.cpu_count()) for jobs in words.jobs]
     with tempfile.TemporaryDirectory(prefix="hr-bench-") as name:
         os.environ["STAND_SETTINGS"] = settings(Path(name), words.nodes)
         stand = RunningStand(Path(name) / "state")
@@ -273,22 +282,29 @@ def main() -> int:
             stand.up()
             subprocess.run([sys.executable, "-m", "bento.ship"], cwd=PROJECT, check=True)
             stack = Stack.over(Path(name) / "project", stand.environment())
-            result.limits = share(stack, words.nodes)
+            limits = share(stack, words.nodes)
             stack.up()
             # thousands of objects in one answer, from a busy server
             client = replace(stand.client("private"), timeout=60)
-            measure(client, result, words.seconds)
+            for result in results:
+                result.limits = limits
+                measure(client, result, words.seconds)
+                done.append({**asdict(result), "held": result.held})
+                OUT.parent.mkdir(parents=True, exist_ok=True)
+                OUT.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+                tell(result)
         finally:
             stand.run("down", "--purge")
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps({**asdict(result), "held": result.held}, indent=1) + "\n", "utf-8")
+    return 0 if all(result.held for result in results) else 1
+
+
+def tell(result: Result) -> None:
     print(f"{result.jobs} jobs of {GPUS} GPUs over {result.nodes} simulated nodes")
     print(f"  admitted {result.per_second} a second, {result.best_per_second} in the best 10 s")
     print(f"  all ended after {result.ended_s} s ({result.ended} of {result.jobs})")
     print(f"{'GPUs held at once':<20} {'most':>6} {'limit':>6}")
     for which, most in result.limits.items():
-        print(f"{which:<20} {result.peak[which]:>6} {most:>6}")
-    return 0 if result.held else 1
+        print(f"{which:<20} {result.peak[which]:>6} {most:>6}", flush=True)
 
 
 if __name__ == "__main__":

@@ -169,11 +169,12 @@ def failover(found: list[dict[str, Any]], _: str) -> Iterator[Row]:
         yield Row(f"{one['fault']} lost, errors for s", one["errors_s"], "", None, one["target_s"])
 
 
-def queues(found: dict[str, Any], _: str) -> Iterator[Row]:
-    yield Row(f"{found['jobs']} queued jobs, admitted a second", found["per_second"], "", None)
-    for name, most in found["limits"].items():
-        what = f"most GPUs at once, {name}"
-        yield Row(what, found["peak"][name], "quota", most, 1)
+def queues(found: list[dict[str, Any]], _: str) -> Iterator[Row]:
+    for one in found:
+        jobs = f"{one['jobs']} queued jobs"
+        yield Row(f"{jobs}, admitted a second", one["per_second"], "", None)
+        for name, most in one["limits"].items():
+            yield Row(f"{jobs}, most GPUs at once, {name}", one["peak"][name], "quota", most, 1)
 
 
 READERS: dict[str, Callable[[Any, str], Iterator[Row]]] = {
