@@ -58,12 +58,12 @@ _USAGE = """
     policies usage --state export.json --stack prod --metrics usage.json   # again, offline
 
 compares what the workloads ask for with what their pods used over `usage.days` of the stack's file
-(14): CPU by the 95th percentile of five-minute means, memory by its peak, GPUs by the mean share of
-time in which they worked. Prometheus must scrape the kubelets' cAdvisor and, for GPUs, NVIDIA's DCGM
-exporter. The busiest pod of a workload counts. A workload that was not measured, or for less than
-`usage.least_hours` (24), is listed as unknown. Savings are of the private site's server
-(`cost.private_server`); a cloud's pods are billed as its nodes. Waivers name these findings as they
-name rules. Exit codes as above.
+(14): CPU by the 95th percentile of five-minute means, memory by its peak, GPUs by the mean share
+of time in which they worked. Prometheus must scrape the kubelets' cAdvisor and, for GPUs, NVIDIA's
+DCGM exporter. The busiest pod of a workload counts. A workload that was not measured, or for less
+than `usage.least_hours` (24), is listed as unknown. Savings are of the private site's server
+(`cost.private_server`); a cloud's pods are billed as its nodes. Waivers name these findings as
+they name rules. Exit codes as above.
 
 | finding | severity | what should hold | to do |
 |---|---|---|---|
