@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     measured.add_argument("--prometheus", metavar="URL", help="one that scrapes kubelets and DCGM")
     usage.add_argument("--ca-file", type=Path, metavar="FILE", help="who signed Prometheus")
     usage.add_argument("--token-file", type=Path, metavar="FILE", help="a bearer token for it")
+    usage.add_argument("--site", default="", metavar="NAME", help="whose metrics, if of several")
     usage.add_argument("--save", type=Path, metavar="FILE", help="keep what was measured")
     usage.add_argument(
         "--format", choices=("text", "json", "sarif", "junit", "markdown"), default="text"
@@ -248,7 +249,7 @@ def _usage(args: argparse.Namespace) -> int:
 
     from policies.prometheus import Server, measure
     from policies.report import render, summary
-    from policies.rightsize import USAGE_RULES, review
+    from policies.rightsize import USAGE_RULES, of_site, review
     from policies.rules import all_rules
     from policies.settings import CheckSettings, read_settings, read_waivers, waived
     from policies.usage import USAGE_IDS, read_usage
@@ -256,7 +257,7 @@ def _usage(args: argparse.Namespace) -> int:
     files = _of_stack(args.stack)
     config = args.config or files.settings
     settings = read_settings(config) if config else CheckSettings()
-    stack = _load(args)
+    stack = of_site(_load(args), args.site)
     if args.metrics:
         usage = read_usage(args.metrics)
     else:

@@ -53,9 +53,10 @@ def _section(rule: Rule) -> str:
 _USAGE = """
 ## Right-sizing and idle
 
-    policies usage --state export.json --stack prod --prometheus https://prometheus.internal \\
-      --ca-file ca.pem --token-file token --save usage.json
-    policies usage --state export.json --stack prod --metrics usage.json   # again, offline
+    policies usage --state export.json --stack prod --site private \\
+      --prometheus https://prometheus.internal --ca-file ca.pem --token-file token --save usage.json
+    policies usage --state export.json --stack prod --site private \\
+      --metrics usage.json                                     # again, offline
 
 compares what the workloads ask for with what their pods used over `usage.days` of the stack's file
 (14): CPU by the 95th percentile of five-minute means, memory by its peak, GPUs by the mean share

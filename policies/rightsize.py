@@ -12,6 +12,7 @@ from infra.pricing import HOURS_PER_MONTH, cents
 from policies.cost import GIB, GPU, copies_of
 from policies.cost_settings import CostSettings
 from policies.engine import Row
+from policies.load import InputError
 from policies.pods import JOBS, LONG_RUNNING, Container, containers, pod_of
 from policies.resource import Resource, Stack
 from policies.rule import Severity, Verdict
@@ -84,9 +85,23 @@ class _Measured:
         return sum(by_pod.values())
 
 
-def review(
-    stack: Stack, usage: Usage, settings: UsageSettings, cost: CostSettings
-) -> list[Row]:  # fmt: skip
+def of_site(stack: Stack, site: str) -> Stack:
+    """The workloads of one site (a provider's name), as a Prometheus knows its own site alone.
+
+    An empty name is the only site that there is. Raises `InputError`.
+    """
+    work = [one for one in stack.resources if one.kind in LONG_RUNNING | JOBS]
+    sites = sorted({one.provider for one in work})
+    if not site and len(sites) > 1:
+        names = ", ".join(each or "(default)" for each in sites)
+        raise InputError(f"workloads of several sites: {names}; say whose metrics with --site")
+    if site and site not in sites:
+        raise InputError(f"no workload of site {site!r}; there are {', '.join(sites) or 'none'}")
+    others = {id(one) for one in work if site and one.provider != site}
+    return Stack([one for one in stack.resources if id(one) not in others])
+
+
+def review(stack: Stack, usage: Usage, settings: UsageSettings, cost: CostSettings) -> list[Row]:
     """A row for each workload and rule; one that was not measured long enough is unknown."""
     rows: list[Row] = []
     for resource in stack.resources:

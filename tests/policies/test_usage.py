@@ -190,6 +190,23 @@ def test_a_waiver_accepts_a_finding_of_usage(tmp_path: Path) -> None:
     assert main([*check, "--waivers", str(tmp_path / "waivers.yaml")]) == 0
 
 
+def test_metrics_of_one_site_are_not_held_against_the_same_names_on_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    provider = "urn:pulumi:s::p::pulumi:providers:kubernetes::{}::id"
+    both = [
+        {**asking(cpu, "1Gi"), "provider": provider.format(site)}
+        for cpu, site in (("4", "a"), ("1", "b"))
+    ]
+    words = written(tmp_path, of(used(0.7, 0.7 * GIB)), *both)
+    assert main(words) == 2
+    assert "workloads of several sites: a, b" in capsys.readouterr().err
+    assert main([*words, "--site", "a"]) == 1
+    assert main([*words, "--site", "b"]) == 0
+    assert main([*words, "--site", "c"]) == 2
+    assert "no workload of site 'c'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [("{}", "days"), ('{"days": 14, "pods": []}', "pods"), ("nonsense", "file")],
