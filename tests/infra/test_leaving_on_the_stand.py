@@ -84,10 +84,13 @@ def test_from_a_full_site_a_job_runs_in_the_cloud_and_again_when_its_node_is_rec
     until("it does not run in the cloud", lambda: sites.running(sites.cloud, job))
     lost = sites.running(sites.cloud, job)[0]
     assert lost in sites.rented()
-    claim = next(
-        one["metadata"]["name"] for one in sites.claims() if one["status"].get("nodeName") == lost
-    )
-    sites.cloud.delete(f"{CLAIMS}/{claim}")
+
+    def claims() -> list[str]:
+        found = sites.claims()
+        return [one["metadata"]["name"] for one in found if one["status"].get("nodeName") == lost]
+
+    until("its node's claim does not name it", claims)
+    sites.cloud.delete(f"{CLAIMS}/{claims()[0]}")
     until("it does not run again", lambda: sites.running(sites.cloud, job) not in ([], [lost]))
     until("its end is not told here", lambda: sites.job(job)["status"].get("succeeded") == 1)
     assert sites.running(sites.private, job) == []

@@ -110,7 +110,7 @@ def test_a_run_is_refused_without_trainer_and_admitted_by_kueue_with_it(
     (pods,) = workload["spec"]["podSets"]
     assert (pods["name"], pods["count"]) == (trainer.NODE, 2)
     given = workload["status"]["admission"]["podSetAssignments"][0]["resourceUsage"]
-    assert given["memory"] == "2Gi"
+    assert given["memory"] == "2176Mi", "two workers of 1 GiB, each with its agent's 64 MiB"
     (patch,) = client.get(path)["spec"]["runtimePatches"]
     assert patch["manager"] == "kueue.x-k8s.io/manager"
     assert deployed.up("--expect-no-changes", HYBRID_RECOMMENDER_ENDPOINTS=with_trainer)

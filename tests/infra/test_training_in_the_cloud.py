@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -28,6 +29,7 @@ pytestmark = [pytest.mark.stand, pytest.mark.slow]
 __all__ = ["store"]
 GPU = "nvidia.com/gpu"
 MERGE = "application/merge-patch+json"
+APPLY = "application/apply-patch+yaml"
 RUNTIME = "/apis/node.k8s.io/v1/runtimeclasses"
 
 
@@ -53,15 +55,21 @@ def _runtime(node: dict[str, Any]) -> str:
 
 
 def use_runtime(cloud: Client, handler: str) -> None:
-    """The GPU runtime's class, made again: its handler cannot be changed."""
-    found = cloud.get(f"{RUNTIME}/nvidia")
+    """The GPU runtime's class, made again by its maker's name: its handler cannot be changed."""
+    where = f"{RUNTIME}/nvidia"
+    found = cloud.get(where)
     made = {
         **{key: found[key] for key in ("apiVersion", "kind", "scheduling")},
-        "metadata": {key: found["metadata"][key] for key in ("name", "labels")},
+        "metadata": {
+            key: found["metadata"][key]
+            for key in ("name", "labels", "annotations")
+            if key in found["metadata"]
+        },
         "handler": handler,
     }
-    cloud.delete(f"{RUNTIME}/nvidia")
-    cloud.request("POST", RUNTIME, made)
+    maker = quote(found["metadata"]["managedFields"][0]["manager"])
+    cloud.delete(where)
+    cloud.request("PATCH", f"{where}?fieldManager={maker}&force=true", made, APPLY)
 
 
 @pytest.fixture
