@@ -27,6 +27,9 @@ _REAL = '{container!="",container!="POD",pod!=""}'
 _POD = (("namespace", "exported_namespace"), ("pod", "exported_pod"))
 
 
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Server:
     """Where Prometheus is and how to get in."""
@@ -35,6 +38,13 @@ class Server:
     ca_file: Path | None = None
     token_file: Path | None = None
     """A bearer token; a file, since arguments are seen by everybody on the machine."""
+
+
+class _StayHere(urllib.request.HTTPRedirectHandler):
+    """The API never redirects, and the token must not follow to another host."""
+
+    def redirect_request(self, *_args: Any, **_named: Any) -> None:
+        return None
 
 
 def measure(server: Server, days: float) -> Usage:
@@ -92,16 +102,19 @@ def _ask(server: Server, query: str) -> list[tuple[Mapping[str, str], float]]:
     where = urllib.parse.urlsplit(address)
     if where.scheme not in ("http", "https") or not where.hostname:
         raise InputError(f"--prometheus {server.url!r} is no address; give https://host[:port]")
+    if server.token_file and where.scheme == "http" and where.hostname not in _LOOPBACK:
+        raise InputError(f"--token-file with {server.url}: a token goes over https only")
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     try:
         if server.token_file is not None:
             headers["Authorization"] = f"Bearer {server.token_file.read_text('utf-8').strip()}"
         trusted = ssl.create_default_context(cafile=server.ca_file) if server.ca_file else None
+        opener = urllib.request.build_opener(
+            _StayHere, urllib.request.HTTPSHandler(context=trusted)
+        )
         body = urllib.parse.urlencode({"query": query}).encode()
         request = urllib.request.Request(address, body, headers)  # noqa: S310 - http(s), above
-        with urllib.request.urlopen(  # noqa: S310
-            request, timeout=TIMEOUT, context=trusted
-        ) as answer:
+        with opener.open(request, timeout=TIMEOUT) as answer:
             text: Any = json.load(answer)
         return [
             (sample["metric"], value)

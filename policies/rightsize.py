@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fnmatch import fnmatchcase
 
-from infra.pricing import HOURS_PER_MONTH, cents
+from infra.pricing import HOURS_PER_MONTH, Unpriced, cents
 from policies.cost import GIB, GPU, copies_of
 from policies.cost_settings import CostSettings
 from policies.engine import Row
@@ -136,8 +136,12 @@ class _Review:
             yield self._row(OVERSIZED, Verdict.UNKNOWN, said)
             return
         for rule in rules:
-            said = "; ".join(self._findings(rule, held, gpus, measured))
-            yield self._row(rule, Verdict.FAIL if said else Verdict.PASS, said)
+            try:
+                said = "; ".join(self._findings(rule, held, gpus, measured))
+            except UnknownValue as unknown:
+                yield self._row(rule, Verdict.UNKNOWN, f"{unknown} is not known yet")
+            else:
+                yield self._row(rule, Verdict.FAIL if said else Verdict.PASS, said)
 
     def _applies(self, rule: UsageRule, gpus: Decimal) -> bool:
         if rule is IDLE:
@@ -231,7 +235,10 @@ class _Review:
         jobs = self.resource.kind in JOBS
         if jobs or any(fnmatchcase(provider, each) for each in self.cost.cloud_providers):
             return ""
-        now, _ = copies_of(self.resource, self.stack, self.cost)
+        try:
+            now, _ = copies_of(self.resource, self.stack, self.cost)
+        except (Unpriced, UnknownValue):
+            return ""  # the finding stands; how many copies it is about is not known
         usd = cents(usd_hour * now * HOURS_PER_MONTH)
         return f", saves {usd} USD a month" if usd else ""
 

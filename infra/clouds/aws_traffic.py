@@ -29,7 +29,8 @@ from infra import cidr
 from infra.clouds.aws_account import Account
 
 CHECKERS = ("eu-west-1", "us-east-1", "us-west-2", "ap-southeast-1")  # Route 53 wants three or more
-# Of network load balancers ("Elastic Load Balancing endpoints" in AWS's general reference).
+# Of network load balancers ("Elastic Load Balancing endpoints" in AWS's general reference). No
+# `aws.lb.get_hosted_zone_id`: a preview asks AWS nothing.
 BALANCER_ZONES = {
     "eu-central-1": "Z3F0SRJ5LGBH90",
     "eu-west-1": "Z2IFOLAFXWLO4F",

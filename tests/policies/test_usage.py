@@ -28,6 +28,7 @@ from policies.rightsize import USAGE_RULES, review
 from policies.rule import Verdict
 from policies.samples import container, deployment, manifest
 from policies.usage import USAGE_IDS, ContainerUse, GpuUse, Usage, UsageSettings
+from policies.values import UNKNOWN_GUID
 from tests.plugins.cluster import free_port
 
 GIB = 2**30
@@ -134,6 +135,35 @@ def test_pods_are_found_by_how_their_owner_names_them(kind: str, pod: str) -> No
     version, _, name = kind.rpartition("/")
     spec = {"template": {"spec": {"containers": [container()]}}}
     assert unknown(manifest(version, name, spec=spec), usage=of(used(1, GIB, pod=pod))) == []
+
+
+@pytest.mark.parametrize("path", [("replicas",), ("template",), ("template", "spec")])
+def test_what_a_plan_does_not_know_yet_is_no_crash(path: tuple[str, ...]) -> None:
+    asked = asking("4", "1Gi")
+    place = asked["properties"]["spec"]
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = UNKNOWN_GUID
+    rows = review(
+        Stack(list(from_list([asked]))), of(used(0.1, GIB)), UsageSettings(), CostSettings()
+    )
+    assert rows
+    if path == ("replicas",):  # the finding stands, without a price
+        (found,) = (row for row in rows if row.rule == "usage-oversized")
+        assert found.verdict is Verdict.FAIL
+        assert "USD" not in found.message
+    else:
+        assert {row.verdict for row in rows} == {Verdict.UNKNOWN}
+
+
+def test_a_size_that_is_not_known_yet_makes_its_rules_unknown_and_no_others() -> None:
+    asked = deployment(container(resources={"requests": {"cpu": UNKNOWN_GUID, "memory": "1Gi"}}))
+    rows = review(
+        Stack(list(from_list([asked]))), of(used(0.7, 0.7 * GIB)), UsageSettings(), CostSettings()
+    )
+    found = {row.rule: row.verdict for row in rows}
+    assert found["usage-oversized"] is found["usage-undersized"] is Verdict.UNKNOWN
+    assert found["usage-idle"] is Verdict.PASS
 
 
 def test_every_rule_of_usage_is_known_to_waivers() -> None:
@@ -254,6 +284,36 @@ def test_the_token_goes_into_a_header_and_nowhere_else(tmp_path: Path) -> None:
         server.shutdown()
     assert seen == ["Bearer a-token"]
     assert "a-token" not in str(raised.value)
+
+
+def test_the_token_does_not_follow_a_redirect_and_never_goes_in_the_clear(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Elsewhere(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.send_response(307 if self.path.startswith("/api") else 200)
+            self.send_header("Location", "/elsewhere")
+            self.end_headers()
+
+        do_GET = do_POST  # noqa: N815 - the library's name
+
+        def log_message(self, *_: object) -> None: ...
+
+    (tmp_path / "token").write_text("a-token\n")
+    server = http.server.HTTPServer(("127.0.0.1", 0), Elsewhere)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(InputError, match="answered 307"):
+            measure(
+                Server(url=f"http://127.0.0.1:{server.server_port}", token_file=tmp_path / "token"),
+                14,
+            )
+    finally:
+        server.shutdown()
+    assert asked == ["/api/v1/query"]
+    with pytest.raises(InputError, match="over https only"):
+        measure(Server(url="http://prometheus.internal", token_file=tmp_path / "token"), 14)
 
 
 @pytest.fixture(scope="module")
