@@ -24,15 +24,15 @@ from infra.components.queue_worker import QueueWorker, QueueWorkerArgs
 from infra.components.queues import GPU_QUEUE
 from infra.components.queues_cloud import CLOUD_QUEUE, CloudQueues, CloudQueuesArgs
 from infra.components.queues_parts import GPU, Flavour
-from infra.components.secret_store import SecretStore, pki_path
+from infra.components.secret_store import SecretStore
 from infra.jobs_training import deploy_training
-from infra.naming import PROJECT, name
 from infra.pods import Image
 from infra.pricing import prices
 from infra.program_cloud import gpu_pools
+from infra.program_vault import vault_site
 from infra.settings import PRODUCT_TEAM, Settings, SiteName
 from infra.vault import Connection, KvSecret
-from infra.workloads import Needs, VaultSite, grant, secret_path
+from infra.workloads import Needs, grant, secret_path
 
 PRIVATE_FLAVOUR = "private-gpu"
 _PER_GPU = (64, 512)
@@ -108,18 +108,7 @@ def way_to_cloud(
     cloud = settings.sites["cloud"]
     access = grant(
         "kueue-cloud",
-        VaultSite(
-            connection=vault,
-            ca_pem=settings.vault.ca_pem(),
-            site="private",
-            team=kueue.NAMESPACE,
-            mount=store.mount,
-            mount_path=name(PROJECT, settings.stack),
-            login=store.logins["private"],
-            login_path=name(PROJECT, settings.stack, "private"),
-            pki=store.pki,
-            pki_path=pki_path(settings.stack),
-        ),
+        vault_site(settings, vault, store, "private", kueue.NAMESPACE),
         ACCOUNT,
         Needs(
             secrets={CLOUD_QUEUE: "#token"},

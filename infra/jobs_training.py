@@ -17,8 +17,8 @@ import pulumi_kubernetes as k8s
 from infra.components.gpu_site import GpuSite
 from infra.components.secret_store import SecretStore
 from infra.components.training import ArtefactStore, Run, Training, TrainingArgs
-from infra.naming import PROJECT, name
 from infra.pods import Image
+from infra.program_vault import vault_site
 from infra.settings import PRODUCT_TEAM, Settings, SiteName, text_of
 from infra.site_settings import SettingsError
 from infra.vault import Connection
@@ -48,16 +48,9 @@ def deploy_training(
         "training" if site == "private" else f"{site}-training",
         TrainingArgs(
             identity=settings.identity,
-            site=site,
-            team=PRODUCT_TEAM,
             provider=provider,
             namespace=namespace,
-            connection=vault,
-            vault_ca_pem=settings.vault.ca_pem(),
-            mount=store.mount,
-            login=store.logins[site],
-            mount_path=name(PROJECT, settings.stack),
-            login_path=name(PROJECT, settings.stack, site),
+            vault=vault_site(settings, vault, store, site, PRODUCT_TEAM),
             store=ArtefactStore(
                 endpoint=artefacts.endpoint,
                 region=artefacts.region,

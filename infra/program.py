@@ -16,7 +16,7 @@ from infra.components.event_store import EventStore, EventStoreArgs
 from infra.components.gateway import Gateway, GatewayArgs
 from infra.components.monitoring import Monitoring, MonitoringArgs, ScrapeTarget
 from infra.components.recommender import Recommender, RecommenderArgs
-from infra.components.secret_store import SecretStore, SecretStoreArgs, SiteLogin, pki_path
+from infra.components.secret_store import SecretStore, SecretStoreArgs, SiteLogin
 from infra.components.team_namespace import TeamNamespace, TeamNamespaceArgs
 from infra.components.vpn_gateway import PrivateGateway, PrivateGatewayArgs
 from infra.components.vpn_settings import DataPath, LinkSettings, Timers
@@ -27,10 +27,10 @@ from infra.naming import PROJECT, name, selector
 from infra.pods import Image, Software
 from infra.program_cloud import deploy_cloud, deploy_simulated
 from infra.program_traffic import certificate_names, deploy_traffic
+from infra.program_vault import vault_site
 from infra.settings import PRODUCT_TEAM, Settings, SiteName
 from infra.site_settings import SettingsError, Site
 from infra.vault import Connection
-from infra.workloads import VaultSite
 
 TEAM = PRODUCT_TEAM
 PROGRAMS = {"gateway": "haproxy", "nats": "nats-server", "prometheus": "prometheus"}
@@ -82,15 +82,8 @@ def deploy(settings: Settings) -> None:
                 f"{site}-{team}",
                 TeamNamespaceArgs(
                     identity=settings.identity,
-                    site=site,
-                    team=team,
                     provider=provider,
-                    connection=vault,
-                    vault_ca_pem=settings.vault.ca_pem(),
-                    mount=store.mount,
-                    login=store.logins[site],
-                    mount_path=name(PROJECT, settings.stack),
-                    login_path=name(PROJECT, settings.stack, site),
+                    vault=vault_site(settings, vault, store, site, team),
                     image=image,
                     rotation=settings.secret_rotation,
                     awaited=runs,
@@ -145,18 +138,7 @@ def _serve(
 ) -> Gateway:
     """The event store, the bento's pods and the gateway of one site, in the team's namespace."""
     where, wanted = settings.sites[site], settings.serving
-    vault = VaultSite(
-        connection=connection(settings),
-        ca_pem=settings.vault.ca_pem(),
-        site=site,
-        team=TEAM,
-        mount=store.mount,
-        mount_path=name(PROJECT, settings.stack),
-        login=store.logins[site],
-        login_path=name(PROJECT, settings.stack, site),
-        pki=store.pki,
-        pki_path=pki_path(settings.stack),
-    )
+    vault = vault_site(settings, connection(settings), store, site, TEAM)
     inside = ResourceOptions(depends_on=[team])
     scrapers = [selector("prometheus")]
     events = EventStore(

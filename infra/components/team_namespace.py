@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi_kubernetes as k8s
-from pulumi import ComponentResource, Input, Output, ResourceOptions
+from pulumi import ComponentResource, Output, ResourceOptions
 
 from infra.naming import Identity, labels, name, selector
 from infra.pods import (
@@ -33,8 +33,9 @@ from infra.pods import (
     vault_agent_files,
     vault_volumes,
 )
-from infra.vault import Connection, KvSecret
+from infra.vault import KvSecret
 from infra.vault_login import JwtRole, Policy
+from infra.workloads import VaultSite
 
 CANARY = "canary"
 CANARY_PORT = 8080
@@ -44,19 +45,8 @@ AGENT_INTERVAL = 15  # seconds between looks at Vault: how late a rotated secret
 @dataclass(frozen=True, kw_only=True)
 class TeamNamespaceArgs:
     identity: Identity
-    site: str
-    """Name of the site, part of every path in Vault."""
-    team: str
     provider: k8s.Provider
-    connection: Connection
-    vault_ca_pem: str
-    mount: Input[str]
-    """The stack's KV engine."""
-    login: Input[str]
-    """The site's login method."""
-    mount_path: str
-    login_path: str
-    """The same two as text: they stand in a pod's configuration, which a preview must show."""
+    vault: VaultSite
     image: Image
     rotation: str
     awaited: bool = True
@@ -83,7 +73,7 @@ class TeamNamespace(ComponentResource):
         self._args = args
         self._name = resource_name
         self._on_site = ResourceOptions(parent=self, provider=args.provider)
-        self._labels = labels(args.identity, "team-namespace", {"team": args.team})
+        self._labels = labels(args.identity, "team-namespace", {"team": args.vault.team})
         space = self._fence()
         self.namespace = space.metadata.name
         inside = ResourceOptions.merge(self._on_site, ResourceOptions(depends_on=[space]))
@@ -106,14 +96,14 @@ class TeamNamespace(ComponentResource):
     def _metadata(self, object_name: str, **more: Any) -> Any:
         return {
             "name": object_name,
-            "namespace": self._args.team,
+            "namespace": self._args.vault.team,
             "labels": self._labels,
             **more,
         }
 
     def _fence(self) -> k8s.core.v1.Namespace:
         """Everything that limits what a pod of this namespace can do or use."""
-        team = self._args.team
+        team = self._args.vault.team
         # hostPath volumes, the stand's replacement for a registry, are the one thing the
         # restricted level refuses in our pods
         level = "privileged" if self._args.image.host_paths else "restricted"
@@ -197,18 +187,18 @@ class TeamNamespace(ComponentResource):
         return space
 
     def _path(self) -> str:
-        return f"{self._args.site}/{self._args.team}/{CANARY}"
+        return f"{self._args.vault.site}/{self._args.vault.team}/{CANARY}"
 
     def _role(self) -> str:
-        return name(self._args.site, self._args.team, CANARY)
+        return name(self._args.vault.site, self._args.vault.team, CANARY)
 
     def _vault(self) -> tuple[KvSecret, JwtRole]:
         """The canary's secret, the policy that lets it read that path alone, and its login."""
         args, parent = self._args, ResourceOptions(parent=self)
         secret = KvSecret(
             f"{self._name}-{CANARY}-secret",
-            args.connection,
-            mount=args.mount,
+            args.vault.connection,
+            mount=args.vault.mount,
             path=self._path(),
             generate={"token": 32},
             rotation=args.rotation,
@@ -216,17 +206,17 @@ class TeamNamespace(ComponentResource):
         )
         policy = Policy(
             f"{self._name}-{CANARY}-policy",
-            args.connection,
-            policy_name=name(args.mount_path, self._role()),
-            rules={f"{args.mount_path}/data/{self._path()}": ["read"]},
+            args.vault.connection,
+            policy_name=name(args.vault.mount_path, self._role()),
+            rules={f"{args.vault.mount_path}/data/{self._path()}": ["read"]},
             opts=parent,
         )
         role = JwtRole(
             f"{self._name}-{CANARY}-login",
-            args.connection,
-            auth=args.login,
+            args.vault.connection,
+            auth=args.vault.login,
             role=self._role(),
-            subject=f"system:serviceaccount:{args.team}:{CANARY}",
+            subject=f"system:serviceaccount:{args.vault.team}:{CANARY}",
             policies=[policy.path],
             audience=AUDIENCE,
             ttl=600,
@@ -243,11 +233,11 @@ class TeamNamespace(ComponentResource):
             opts=inside,
         )
         login = VaultLogin(
-            address=args.connection.address,
-            ca_pem=args.vault_ca_pem,
-            auth=args.login_path,
+            address=args.vault.connection.address,
+            ca_pem=args.vault.ca_pem,
+            auth=args.vault.login_path,
             role=self._role(),
-            secrets={"token": f"{args.mount_path}/data/{self._path()}#token"},
+            secrets={"token": f"{args.vault.mount_path}/data/{self._path()}#token"},
         )
         files = {**vault_agent_files(login, interval=AGENT_INTERVAL), **canary_files()}
         config = k8s.core.v1.ConfigMap(
@@ -270,7 +260,7 @@ class TeamNamespace(ComponentResource):
                             "ports": [{"protocol": "TCP", "port": CANARY_PORT}],
                         }
                     ],
-                    "egress": [traffic_to(args.connection.address)],
+                    "egress": [traffic_to(args.vault.connection.address)],
                 }
             ),
             opts=inside,

@@ -36,8 +36,9 @@ from infra.pods import (
     vault_agent_files,
     vault_volumes,
 )
-from infra.vault import Connection, KvSecret
+from infra.vault import KvSecret
 from infra.vault_login import JwtRole, Policy
+from infra.workloads import VaultSite
 
 TRAINING = "training"
 GPU = "nvidia.com/gpu"
@@ -101,17 +102,9 @@ class Run:
 @dataclass(frozen=True, kw_only=True)
 class TrainingArgs:
     identity: Identity
-    site: str
-    team: str
     provider: k8s.Provider
     namespace: Input[str]
-    connection: Connection
-    vault_ca_pem: str
-    mount: Input[str]
-    login: Input[str]
-    mount_path: str
-    login_path: str
-    """Mount and login again as text: they stand in a pod's configuration."""
+    vault: VaultSite
     store: ArtefactStore
     image: Image
     python: str = "python3"
@@ -144,7 +137,7 @@ class Training(ComponentResource):
         self._args = args
         self._name = resource_name
         self._opts = ResourceOptions(parent=self, provider=args.provider)
-        self._labels = labels(args.identity, TRAINING, {"team": args.team})
+        self._labels = labels(args.identity, TRAINING, {"team": args.vault.team})
         vault = self._vault()
         account = k8s.core.v1.ServiceAccount(
             f"{resource_name}-account",
@@ -190,35 +183,35 @@ class Training(ComponentResource):
         }  # fmt: skip
 
     def _path(self) -> str:
-        return f"{self._args.site}/{self._args.team}/{TRAINING}"
+        return f"{self._args.vault.site}/{self._args.vault.team}/{TRAINING}"
 
     def _role(self) -> str:
-        return name(self._args.site, self._args.team, TRAINING)
+        return name(self._args.vault.site, self._args.vault.team, TRAINING)
 
     def _vault(self) -> list[Any]:
         """The store's key at the run's own path, and the login that reads this path alone."""
         args, parent = self._args, ResourceOptions(parent=self)
         secret = KvSecret(
             f"{self._name}-key",
-            args.connection,
-            mount=args.mount,
+            args.vault.connection,
+            mount=args.vault.mount,
             path=self._path(),
             data={"access-key": args.store.access_key, "secret-key": args.store.secret_key},
             opts=parent,
         )
         policy = Policy(
             f"{self._name}-policy",
-            args.connection,
-            policy_name=name(args.mount_path, self._role()),
-            rules={f"{args.mount_path}/data/{self._path()}": ["read"]},
+            args.vault.connection,
+            policy_name=name(args.vault.mount_path, self._role()),
+            rules={f"{args.vault.mount_path}/data/{self._path()}": ["read"]},
             opts=parent,
         )
         role = JwtRole(
             f"{self._name}-login",
-            args.connection,
-            auth=args.login,
+            args.vault.connection,
+            auth=args.vault.login,
             role=self._role(),
-            subject=f"system:serviceaccount:{args.team}:{TRAINING}",
+            subject=f"system:serviceaccount:{args.vault.team}:{TRAINING}",
             policies=[policy.path],
             audience=AUDIENCE,
             ttl=600,
@@ -229,12 +222,12 @@ class Training(ComponentResource):
     def _files(self) -> dict[str, str]:
         args = self._args
         login = VaultLogin(
-            address=args.connection.address,
-            ca_pem=args.vault_ca_pem,
-            auth=args.login_path,
+            address=args.vault.connection.address,
+            ca_pem=args.vault.ca_pem,
+            auth=args.vault.login_path,
             role=self._role(),
             secrets={
-                key: f"{args.mount_path}/data/{self._path()}#{key}"
+                key: f"{args.vault.mount_path}/data/{self._path()}#{key}"
                 for key in ("access-key", "secret-key")
             },
         )
@@ -258,7 +251,7 @@ class Training(ComponentResource):
                         "ingress": [{"from": [own]}],
                         "egress": [
                             {"to": [own]},
-                            traffic_to(self._args.connection.address),
+                            traffic_to(self._args.vault.connection.address),
                             traffic_to(self._args.store.endpoint),
                         ],
                     }

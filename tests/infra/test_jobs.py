@@ -15,6 +15,7 @@ from infra.kueue import PRIORITY_LABEL, QUEUE_LABEL
 from infra.naming import Identity
 from infra.pods import Image
 from infra.vault import Connection
+from infra.workloads import VaultSite
 from tests.clouds.engine import Engine, build, strings
 
 IDENTITY = Identity(
@@ -62,22 +63,22 @@ def check() -> dict[str, Any]:
     return made.one("Job")
 
 
+VAULT = VaultSite(
+    connection=Connection(address="https://10.0.0.1:8200", ca_file="", token_file=""),
+    ca_pem="CA", site="private", team="recommender", mount="kv", mount_path="kv", login="jwt",
+    login_path="jwt", pki="pki", pki_path="pki",
+)  # fmt: skip
+
+
 def training(run: Run | None = None, *, trainer: bool = False) -> Engine:
     return build(
         lambda: Training(
             "training",
             TrainingArgs(
                 identity=IDENTITY,
-                site="private",
-                team="recommender",
                 provider=provider(),
                 namespace="recommender",
-                connection=Connection(address="https://10.0.0.1:8200", ca_file="", token_file=""),
-                vault_ca_pem="CA",
-                mount="kv",
-                login="jwt",
-                mount_path="kv",
-                login_path="jwt",
+                vault=VAULT,
                 store=ArtefactStore(
                     endpoint="https://10.0.0.2:9000",
                     region="r",
