@@ -131,6 +131,8 @@ defaults
   timeout server 3s
   option redispatch 1
   option abortonclose
+  # only what came in whole can be sent again: many clients send head and body apart
+  option http-buffer-request
   retry-on conn-failure empty-response response-timeout junk-response 502 503 504
   http-reuse safe
 """

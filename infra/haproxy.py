@@ -24,7 +24,7 @@ global
   hard-stop-after 25s
   ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets
   ssl-default-bind-ciphers ECDHE+AESGCM:ECDHE+CHACHA20
-  # a request is kept until it is answered, so that it can be sent again
+  # a request up to this size is kept until it is answered, so that it can be sent again
   tune.bufsize 65536
   tune.ssl.default-dh-param 2048
 
@@ -41,6 +41,8 @@ defaults
   retries 3
   option redispatch 1
   retry-on conn-failure empty-response response-timeout junk-response 502 503
+  # only what came in whole can be sent again: many clients send head and body apart
+  option http-buffer-request
   option http-keep-alive
   http-reuse safe
   errorfile 503 /vault-agent/503.http
