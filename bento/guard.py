@@ -1,4 +1,4 @@
-"""The outermost layer: request ids, early refusal, one log line per request, JSON for every error.
+"""The layer around the product's paths: request ids, early refusal, a log line, errors as JSON.
 
 Nothing that a client sends may become a status of 500 or above: what the handlers do not expect is
 logged with its place in the code and answered as JSON without details.
@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Mapping
 
+from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bento import metrics
@@ -101,10 +102,16 @@ class Guard:
         self.app = app
         self.admission = admission
         # POST endpoints that are called from here, past the frameworks' middleware and routing:
-        # half of the event loop's work for a request (docs/decisions.md, 13)
+        # most of the event loop's work for a request (docs/decisions.md, 13)
         self.direct = direct or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" and self.direct:
+            # a service's middleware lies inside BentoML's; the application's start is the moment
+            # to take the place before all of them
+            application: Starlette = scope["app"]
+            if application.middleware_stack is not None:
+                application.middleware_stack = _Shortcut(application.middleware_stack, self)
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -135,6 +142,21 @@ class Guard:
             self.admission.in_flight -= limited
             _finish(path, scope["method"], answered.status, began)
             current_request.reset(token)
+
+
+class _Shortcut:
+    """Before everything: only what the guard does not answer itself passes BentoML's middleware."""
+
+    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+        self.app = app
+        self.guard = guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        direct = scope["type"] == "http" and scope["method"] == "POST"
+        if direct and scope["path"] in self.guard.direct:
+            await self.guard(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
 
 def _request_id(scope: Scope) -> str:

@@ -24,6 +24,9 @@ from local.stand import can_root
 from local.tools.resolve import Tools
 from tests.stack import Stack
 
+# of a shell that ran `stand env`: it would lead every test's own project to that stand's settings
+os.environ.pop("PULUMI_OPTION_CONFIG_FILE", None)
+
 
 @dataclass(frozen=True)
 class RunningStand:
@@ -59,7 +62,7 @@ class RunningStand:
         lines = self.run("env").stdout.splitlines()
         exported = dict(line.removeprefix("export ").split("=", 1) for line in lines)
         values = {name: shlex.split(value)[0] for name, value in exported.items()}
-        values.pop("PULUMI_OPTION_CONFIG_FILE")  # a test's project has settings of its own
+        values.pop("PULUMI_OPTION_CONFIG_FILE")
         return {**os.environ, **values, "STAND_STATE": str(self.state)}
 
     def client(self, site: str) -> Client:

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.bento.process import Served, serving
 
@@ -161,3 +162,19 @@ def test_metrics_tell_latency_by_endpoint_and_tier_batches_queue_age_and_cold_us
         text = served.client.get("/metrics").text
         for name in ("queue_depth", "in_flight", "loop_lag_seconds", "model_info", "refused_total"):
             assert f"recommender_{name}" in text
+
+
+@pytest.mark.parametrize("tracing", [False, True])
+def test_only_a_traced_recommendation_passes_the_frameworks_middleware(
+    tracing: bool, tiny: Path, tmp_path: Path
+) -> None:
+    """It counts what passes it."""
+    with serving(tmp_path / "state", model_dir=tiny, store="off", tracing=tracing) as served:
+        answer = served.client.post("/recommend", json={"user_id": "nobody"})
+        assert answer.status_code == 200
+        assert answer.headers["x-request-id"] == answer.json()["request_id"]
+        assert served.client.get("/model").status_code == 200
+        passed = served.client.get("/metrics").text.splitlines()
+        counts = [one for one in passed if one.startswith("bentoml_service_request_total")]
+        assert any('endpoint="/model"' in one for one in counts)
+        assert any('endpoint="/recommend"' in one for one in counts) == tracing
