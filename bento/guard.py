@@ -12,7 +12,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -41,6 +41,7 @@ DRAIN = 16 * 1024 * 1024
 BODY_TIMEOUT_S = 10
 WHOLE_S = 60  # ends a request that something broken holds; deadlines are the engine's work
 TICK_S = 0.01
+USUAL_S = 0.1
 # Requests under way from which a late event loop means load of our own: with fewer, the machine is
 # short of processor time for other reasons, and refusing a lone shopper would not bring it back.
 FEW = 4
@@ -54,6 +55,7 @@ class Admission:
         self.max_in_flight = max_in_flight
         self.max_lag_s = max_lag_s
         self.in_flight = 0
+        self.usual = 0.0  # of the last tenth of a second or so
         self._lag = 0.0
         self._due = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -73,6 +75,7 @@ class Admission:
             lag = max(0.0, time.perf_counter() - self._due)
             # Rises at once, falls over a few ticks: one long pause does not flap.
             self._lag = max(lag, self._lag * 0.7)
+            self.usual += (self.in_flight - self.usual) * TICK_S / USUAL_S
             metrics.LOOP_LAG.set(self._lag)
             metrics.IN_FLIGHT.set(self.in_flight)
 
@@ -97,10 +100,16 @@ class Guard:
     """ASGI middleware around the whole service."""
 
     def __init__(
-        self, app: ASGIApp, admission: Admission, direct: Mapping[str, ASGIApp] | None = None
+        self,
+        app: ASGIApp,
+        admission: Admission,
+        direct: Mapping[str, ASGIApp] | None = None,
+        ends: Callable[[], bool] = lambda: False,
     ) -> None:
         self.app = app
         self.admission = admission
+        # whether the answer that is sent next ends its connection
+        self.ends = ends
         # POST endpoints that are called from here, past the frameworks' middleware and routing:
         # most of the event loop's work for a request (docs/decisions.md, 13)
         self.direct = direct or {}
@@ -121,8 +130,8 @@ class Guard:
         token = current_request.set(request_id)
         state = scope.setdefault("state", {})
         state["request_id"], state["began"] = request_id, began
-        answered = _Answer(send, request_id)
         limited = path in LIMITED
+        answered = _Answer(send, request_id, self.ends if limited else None)
         self.admission.in_flight += limited
         try:
             if limited and (refusal := self.admission.refuse()) is not None:
@@ -180,8 +189,9 @@ def _finish(path: str, method: str, status: int, began: float) -> None:
 class _Answer:
     """Passes messages on, adds the request id, and turns bare 404 and 405 into JSON."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, ends: Callable[[], bool] | None) -> None:
         self._send = send
+        self._ends = ends
         self.request_id = request_id
         self.status = 0
         self._replaced = False
@@ -197,6 +207,8 @@ class _Answer:
                 await self._bare(self.status, headers)
                 return
             headers.append((b"x-request-id", self.request_id.encode()))
+            if self._ends is not None and self._ends():
+                headers.append((b"connection", b"close"))
         await self._send(message)
 
     async def _bare(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:

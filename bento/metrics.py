@@ -67,6 +67,9 @@ EMPTY = Counter("recommender_empty_answers_total", "Answers without items.", ["e
 REFUSED = Counter("recommender_refused_total", "Requests refused early.", ["reason"])
 for _reason in ("in_flight", "lag"):
     REFUSED.labels(_reason)  # shown as 0 before the first: an alert needs the series
+REBALANCED = Counter(
+    "recommender_rebalanced_total", "Connections ended so that another worker takes them."
+)
 DEGRADED = Counter(
     "recommender_degraded_total", "Requests answered below the best tier.", ["tier", "reason"]
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from bento import logs, metrics
+from bento.balance import Balance
 from bento.engine import Engine, Served
 from bento.errors import NotReadyError
 from bento.guard import Admission
@@ -53,6 +55,8 @@ class Runtime:
         self._tasks: list[asyncio.Task[None]] = []
         self._tried = asyncio.Event()
         self.threads = 1
+        self.workers = 1
+        self._balance: Balance | None = None
 
     async def start(self) -> None:
         """Begin loading and connecting; returns once a model that is there has been tried.
@@ -66,6 +70,10 @@ class Runtime:
         self._engine = Engine(self.settings, self.store)
         self._engine.batcher.start()
         self.admission.start()
+        shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if shared is not None and self.workers > 1:
+            self._balance = Balance(Path(shared), str(os.getppid()), str(os.getpid()))
+            self._balance.start(self.admission)
         loop = asyncio.get_running_loop()
         self._tried.clear()
         self._tasks = [loop.create_task(self._watch_model(), name="model watcher")]
@@ -77,6 +85,8 @@ class Runtime:
     async def stop(self) -> None:
         """End the background work and close the store."""
         self.admission.stop()
+        if self._balance is not None:
+            self._balance.stop()
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
@@ -105,6 +115,10 @@ class Runtime:
         return self.settings.store != "required" or (
             self.store is not None and self.store.was_usable
         )
+
+    def ends_connection(self) -> bool:
+        """Whether the answer that is sent next ends its connection, for another worker to take."""
+        return self._balance is not None and self._balance.end()
 
     async def _watch_model(self) -> None:
         seen: str | None = None

@@ -31,6 +31,7 @@ def _model_bytes() -> int:
 
 workers = settings.workers or plan_workers(cpu_limit(), memory_limit(), _model_bytes())
 runtime.threads = settings.torch_threads or plan_threads(cpu_limit(), workers)
+runtime.workers = workers
 # The embedded store lives as long as the process that deploys the service keeps this.
 _store: list[subprocess.Popen[bytes]] = []
 
@@ -77,7 +78,9 @@ class Recommender:
 def _guard(service: Any) -> None:
     # spans are made by BentoML's middleware: a traced request goes through all of it
     direct = {} if settings.tracing else endpoints(runtime)
-    service.add_asgi_middleware(Guard, admission=runtime.admission, direct=direct)
+    service.add_asgi_middleware(
+        Guard, admission=runtime.admission, direct=direct, ends=runtime.ends_connection
+    )
 
 
 _guard(Recommender)
