@@ -36,10 +36,17 @@ def stack_file(home: Path, checkout: Path = PROJECT) -> Path:
     return copy
 
 
+# The engine renames a whole new state over the old one, but writes a sidecar of metadata, which it
+# has no use for, in place: killed there it leaves an empty one, and can read its state no more.
+NO_SIDECARS = "metadata=skip"
+
+
 def environment(folders: Folders) -> str:
     """What a shell needs for `pulumi up -s local` from the repository root."""
     home = private_dir(folders.pulumi)
     backend = private_dir(home / "state")
+    for sidecar in (backend / ".pulumi" / "stacks").rglob("*.attrs"):
+        sidecar.unlink(missing_ok=True)
     passphrase = folders.passphrase
     if not passphrase.exists():
         write_private(passphrase, os.urandom(24).hex())
@@ -54,7 +61,7 @@ def environment(folders: Folders) -> str:
     current = [one for one in os.environ.get("PATH", "").split(":") if one not in map(str, places)]
     values = {
         "PATH": ":".join([*map(str, places), *current]),
-        "PULUMI_BACKEND_URL": f"file://{backend}",
+        "PULUMI_BACKEND_URL": f"file://{backend}?{NO_SIDECARS}",
         "PULUMI_HOME": str(pulumi_home),
         "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase),
         "PULUMI_SKIP_UPDATE_CHECK": "true",

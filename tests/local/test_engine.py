@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from local.engine import SETTINGS, stack_file
-from local.paths import write_private
+from local.engine import SETTINGS, environment, stack_file
+from local.paths import Folders, write_private
 
 
 def checkout(place: Path, owner: str) -> Path:
@@ -44,3 +47,33 @@ def test_threads_that_write_one_file_at_once_all_end_well(tmp_path: Path) -> Non
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: write_private(tmp_path / "file", str(n)), range(500)))
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+def test_no_sidecar_that_a_kill_can_tear_stands_beside_the_state_nor_is_an_old_one_left(
+    tmp_path: Path,
+) -> None:
+    """An empty one, as a killed engine left it, made every further command fail with `EOF`."""
+    folders, project = Folders(tmp_path / "stand"), tmp_path / "project"
+    project.mkdir()
+    (project / "Pulumi.yaml").write_text("name: shop\nruntime: yaml\n", encoding="utf-8")
+
+    def pulumi(*words: str) -> str:
+        lines = (line.removeprefix("export ") for line in environment(folders).splitlines())
+        given = {
+            name: shlex.split(value)[0] for name, _, value in (x.partition("=") for x in lines)
+        }
+        given.pop("PULUMI_OPTION_CONFIG_FILE")
+        done = subprocess.run(
+            ["pulumi", *words, "--non-interactive"], cwd=project, env={**os.environ, **given},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    pulumi("stack", "init", "local")
+    (state,) = (folders.pulumi / "state" / ".pulumi" / "stacks").rglob("local.json")
+    sidecar = state.with_name("local.json.attrs")
+    assert not sidecar.exists()
+    sidecar.touch()
+    assert '"deployment"' in pulumi("stack", "export")
+    assert not sidecar.exists()

@@ -55,8 +55,9 @@ def program(stand: RunningStand, bento: str, tmp_path: Path) -> tuple[Path, dict
     settings = yaml.safe_load((ROOT / "Pulumi.local.yaml").read_text())
     settings["config"]["hybrid-recommender:endpoints"] = str(stand.state / "endpoints.json")
     (tmp_path / "Pulumi.local.yaml").write_text(yaml.safe_dump(settings))
-    environment = stand.environment() | {"PULUMI_BACKEND_URL": f"file://{tmp_path / 'state'}"}
-    (tmp_path / "state").mkdir()
+    backend = tmp_path / "state"
+    environment = stand.environment() | {"PULUMI_BACKEND_URL": f"file://{backend}?metadata=skip"}
+    backend.mkdir()
     subprocess.run(
         ["pulumi", "stack", "select", "--create", "local"], cwd=tmp_path, env=environment,
         check=True, capture_output=True,
