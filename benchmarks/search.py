@@ -1,7 +1,7 @@
 """Search against BM25 on queries that nothing has learnt from, and what a user's history adds.
 
     python -m benchmarks.search --data FOLDER [--part 0] [--parts 5] [--threads 2]
-    python -m benchmarks.search [--users 600] [--items 400]
+    python -m benchmarks.search [--users 2000] [--items 1000] [--size base]
 
 *Legs*: FOLDER holds `products.tsv.gz`, `queries.tsv.gz` and `qrels.tsv.gz`. The queries are split
 by a hash of their text; one part is held out, the rest trains the index. BM25 is the library bm25s
@@ -144,7 +144,7 @@ def history(args: argparse.Namespace) -> dict[str, Any]:
             "".join(product.model_dump_json() + "\n" for product in shop.products)
         )
         _run("model.train", "--sequences", folder / "train.txt", "--items",
-             folder / "items.jsonl", "--size", "tiny", "--epochs", args.epochs, "--out",
+             folder / "items.jsonl", "--size", args.size, "--epochs", args.epochs, "--out",
              folder / "model")  # fmt: skip
         _run("model.search", "train", "--model", folder / "model")
         predictor = Predictor.load(folder / "model")
@@ -182,9 +182,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--parts", type=int, default=5, help="parts in all (default 5)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--users", type=int, default=600, help="of the synthetic shop")
-    parser.add_argument("--items", type=int, default=400, help="of the synthetic shop")
-    parser.add_argument("--epochs", type=int, default=12, help="of the synthetic shop's model")
+    parser.add_argument("--users", type=int, default=2000, help="of the synthetic shop")
+    parser.add_argument("--items", type=int, default=1000, help="of the synthetic shop")
+    parser.add_argument("--size", default="base", help="of the synthetic shop's model")
+    parser.add_argument("--epochs", type=int, default=30, help="of the synthetic shop's model")
     args = parser.parse_args(argv)
     report = legs(args) if args.data is not None else history(args)
     OUT.mkdir(parents=True, exist_ok=True)
