@@ -3,7 +3,8 @@
 Words, pairs of words and letter n-grams are hashed into a table of vectors whose mean is the text
 (Joulin et al. 2017, "Bag of Tricks for Efficient Text Classification"; letter n-grams as in
 Bojanowski et al. 2017), followed by one linear layer. `Tagger.embed` gives that mean for any text,
-labelled or not. Shapes: B texts, N features of all of them, L labels, D width.
+labelled or not. A label that the text names gets more (`model/understand/named.py`). Shapes: B
+texts, N features of all of them, L labels, D width.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from model.data.files import DataError, write_text
+from model.understand import named
 
-FORMAT = 1
+FORMAT = 2
+TUNED = 4096  # texts that are enough to choose a few numbers on
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -74,10 +77,19 @@ class _Net(nn.Module):
 class Tagger:
     """Labels for texts. Make one with `train` or `load`."""
 
-    def __init__(self, config: TaggerConfig, labels: list[str], net: _Net, cut: float) -> None:
+    def __init__(
+        self,
+        config: TaggerConfig,
+        labels: list[str],
+        net: _Net,
+        cut: float,
+        weights: named.Weights,
+    ) -> None:
         self.config = config
         self.labels = labels
         self.cut = cut  # probability from which one of several labels is given
+        self.weights = weights  # of a label that is named at the start, in the head, later
+        self._names = named.Names(labels)
         self._net = net.eval()
 
     @classmethod
@@ -88,7 +100,7 @@ class Tagger:
         config: TaggerConfig,
         say: Callable[[str], None] = lambda _text: None,
     ) -> Self:
-        """Learn from texts with their labels; the cut is chosen on a tenth that is held out.
+        """Learn from texts with their labels; cut and weights are chosen on a tenth held out.
 
         Raises `DataError` when there is nothing to learn.
         """
@@ -105,44 +117,62 @@ class Tagger:
         targets = [[index[label] for label in given if label in index] for given in told]
         use = [at for at, found in enumerate(targets) if found and bags[at]]
         # one text in ten, by its content: the same ones in whatever order they come
-        held = {at for at in use if zlib.crc32(texts[at].encode()) % 10 == 0}
+        held = {at for at in use if zlib.crc32(texts[at].encode(), 1) % 10 == 0}
         torch.manual_seed(config.seed)
         net = _Net(config, len(names))
         _fit(net, config, bags, targets, [at for at in use if at not in held], say)
-        made = cls(config, names, net, 0.5)
-        if config.several and held:
-            made.cut = made._best_cut(sorted(held), bags, targets)
+        made = cls(config, names, net, 0.5, (0.0,) * named.PLACES)
+        if held:
+            some = sorted(held)[:TUNED]
+            made._tune([texts[at] for at in some], [targets[at] for at in some])
         # then on all of it: the held-out tenth has done its work
         torch.manual_seed(config.seed)
         net = _Net(config, len(names))
         _fit(net, config, bags, targets, use, say)
-        return cls(config, names, net, made.cut)
+        return cls(config, names, net, made.cut, made.weights)
 
-    def _best_cut(self, held: list[int], bags: list[list[int]], targets: list[list[int]]) -> float:
-        scores = self._scores([bags[at] for at in held])
-        truth = torch.zeros_like(scores, dtype=torch.bool)
-        for row, at in enumerate(held):
-            truth[row, targets[at]] = True
+    def _tune(self, texts: list[str], targets: list[list[int]]) -> None:
+        """Choose weights and cut for texts that the network has not learned."""
+        truth = torch.zeros(len(texts), len(self.labels), dtype=torch.bool)
+        for row, places in enumerate(targets):
+            truth[row, places] = True
 
-        def f1(cut: float) -> float:
+        def f1(scores: Tensor, cut: float) -> float:
             given = scores >= cut
             hit = float((given & truth).sum())
             return 2 * hit / max(1.0, float(given.sum() + truth.sum()))
 
-        return max((step / 20 for step in range(2, 16)), key=f1)
+        cuts = [step / 20 for step in range(2, 16)]
 
-    @torch.inference_mode()
-    def _scores(self, bags: Sequence[list[int]]) -> Tensor:
+        def quality(logits: Tensor) -> float:
+            if self.config.several:
+                return max(f1(logits.sigmoid(), cut) for cut in cuts)
+            best = logits.argmax(1, keepdim=True)
+            return float(truth.gather(1, best).float().mean())
+
+        logits = self._logits(texts)
+        self.weights = named.choose(self._names, logits, texts, quality)
+        if self.config.several:
+            scores = self._names.add(logits, texts, self.weights).sigmoid()
+            self.cut = max(cuts, key=lambda cut: f1(scores, cut))
+
+    @torch.no_grad()
+    def _logits(self, texts: Sequence[str]) -> Tensor:
+        """What the network says, (B, L)."""
+        return self._net(*_flat([features(text, self.config.buckets) for text in texts]))
+
+    def _scores(self, texts: Sequence[str]) -> Tensor:
         """Probabilities (B, L)."""
         parts: list[Tensor] = []
-        for at in range(0, len(bags), 1024):
-            logits = self._net(*_flat(bags[at : at + 1024]))
+        for at in range(0, len(texts), 1024):
+            some = texts[at : at + 1024]
+            logits = self._names.add(self._logits(some), some, self.weights)
             parts.append(logits.sigmoid() if self.config.several else logits.softmax(-1))
         return torch.cat(parts) if parts else torch.zeros(0, len(self.labels))
 
     def predict(self, texts: Sequence[str]) -> list[list[str]]:
         """Labels of each text, likeliest first; one each unless several are allowed."""
-        scores = self._scores([features(text, self.config.buckets) for text in texts])
+        scores = self._scores(texts)
         found: list[list[str]] = []
         for row in scores:
             order = row.argsort(descending=True).tolist()
@@ -167,7 +197,7 @@ class Tagger:
         with write_text(folder / "tagger.json") as stream:
             told = {
                 "format": FORMAT, "config": asdict(self.config), "labels": self.labels,
-                "cut": self.cut,
+                "cut": self.cut, "weights": self.weights,
             }  # fmt: skip
             stream.write(json.dumps(told) + "\n")
 
@@ -182,7 +212,10 @@ class Tagger:
             labels = cast("list[str]", told["labels"])
             net = _Net(config, len(labels))
             net.load_state_dict(load_file(folder / "tagger.safetensors"))
-            return cls(config, labels, net, float(told["cut"]))
+            weights = tuple(float(one) for one in told["weights"])
+            if len(weights) != named.PLACES:
+                raise DataError(f"{folder} holds {len(weights)} weights, not {named.PLACES}")
+            return cls(config, labels, net, float(told["cut"]), weights)
         except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise DataError(f"{folder} holds no usable tagger: {error}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import zlib
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from model.data.files import DataError
 from model.data.synthetic import make_shop
 from model.understand.__main__ import enrich, main, train
 from model.understand.attributes import attributes, number, quantities
+from model.understand.named import HEAD, Names
 from model.understand.tagger import Tagger, TaggerConfig
 
 
@@ -118,3 +120,30 @@ def test_train_and_apply_work_one_after_the_other(
     assert last["attributes"] == {"colour": "green", "length": "254 mm"}
     assert main(["train", "--products", str(tmp_path / "no"), "--label", "tags", "--out", "x"]) == 2
     assert "no is not a file" in capsys.readouterr().err
+
+
+def test_a_label_is_named_by_its_longest_form_and_without_its_apostrophe() -> None:
+    names = Names(["3M", "3M Scotch", "Elmer's", "Pen+Gear"])
+    assert list(names.found("3M Scotch tape, not 3m scotch")) == [(1, 0)]
+    assert list(names.found("ELMERS glue by elmer’s")) == [(2, 0)]
+    assert list(names.found("Refill for Pen + Gear, and 3M")) == [(3, 1), (0, 1)]
+    assert list(names.found(" ".join(["word"] * HEAD + ["3M"]))) == [(0, 2)]
+    assert list(names.found("")) == []
+
+
+def test_a_brand_that_begins_a_title_is_told_from_a_long_text_that_names_others() -> None:
+    """Each brand has few products, and every text speaks of what fits other brands."""
+    rng = random.Random(3)
+    brands = [f"brand{letter}{other}" for letter in "abcdefgh" for other in "klmno"]
+
+    def text(brand: str) -> str:
+        filler = [f"word{rng.randrange(300)}" for _ in range(60)]
+        return " ".join([brand, *filler, "fits", *rng.sample(brands, 3)])
+
+    learned = [(text(brand), [brand]) for brand in brands for _ in range(6)]
+    texts, labels = zip(*learned, strict=True)
+    tagger = Tagger.train(texts, labels, TaggerConfig(several=False, epochs=5))
+    assert tagger.weights[0] > tagger.weights[2]
+    asked = [(text(brand), [brand]) for brand in brands]
+    found = tagger.predict([one for one, _ in asked])
+    assert sum(a == b for a, (_, b) in zip(found, asked, strict=True)) >= 38
