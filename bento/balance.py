@@ -24,9 +24,8 @@ STALE_S = 2.0  # a worker that told nothing for so long has ended, or is stuck
 # Requests above the mean that are left alone, at least and as a share of it: moving fewer brings
 # less than the new connections cost.
 FEW, SHARE = 1.0, 0.2
-_TOLD = struct.Struct(
-    "<dd"
-)  # when (CLOCK_MONOTONIC, the same in all processes), requests under way
+# when it was told (CLOCK_MONOTONIC, the same in all processes), and the requests under way
+_TOLD = struct.Struct("<dd")
 
 
 class Balance:

@@ -41,7 +41,7 @@ DRAIN = 16 * 1024 * 1024
 BODY_TIMEOUT_S = 10
 WHOLE_S = 60  # ends a request that something broken holds; deadlines are the engine's work
 TICK_S = 0.01
-USUAL_S = 0.1
+USUAL_S = 0.1  # over which the requests under way are averaged
 # Requests under way from which a late event loop means load of our own: with fewer, the machine is
 # short of processor time for other reasons, and refusing a lone shopper would not bring it back.
 FEW = 4
@@ -110,8 +110,8 @@ class Guard:
         self.admission = admission
         # whether the answer that is sent next ends its connection
         self.ends = ends
-        # POST endpoints that are called from here, past the frameworks' middleware and routing:
-        # most of the event loop's work for a request (docs/decisions.md, 13)
+        # POST endpoints that are called from here, past the frameworks' middleware and routing
+        # (docs/decisions.md, 13)
         self.direct = direct or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -38,8 +38,8 @@ def best_of(scores: Tensor, k: int) -> list[Best]:
 def _largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """`scores.topk(count, dim=1)`, exact: places may differ where the last value is a tie.
 
-    Only `count` blocks can hold one of the `count` largest, those with the largest maxima. Finding
-    maxima is a third of the work of looking for the k best of a whole row.
+    Only `count` blocks can hold one of the `count` largest, those with the largest maxima, and
+    maxima are found sooner than the k best of a whole row.
     """
     rows, items = scores.shape
     whole = items - items % BLOCK
