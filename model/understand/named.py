@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
-_WORD = re.compile(r"[^\W_]+")
+WORD = re.compile(r"[^\W_]+")
 _APOSTROPHE = re.compile(r"['`\u2018\u2019]")
 HEAD = 16  # words, about a title
 PLACES = 3  # at the start, in the head, later
@@ -24,7 +24,7 @@ Weights = tuple[float, ...]
 
 def words_of(text: str) -> list[str]:
     """Lower-case words; "Elmer's" is "elmers"."""
-    return _WORD.findall(_APOSTROPHE.sub("", text.lower()))
+    return WORD.findall(_APOSTROPHE.sub("", text.lower()))
 
 
 class Names:

@@ -10,7 +10,6 @@ texts, N features of all of them, L labels, D width.
 from __future__ import annotations
 
 import json
-import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -28,7 +27,6 @@ from model.understand import named
 
 FORMAT = 2
 TUNED = 4096  # texts that are enough to choose a few numbers on
-_WORD = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +46,7 @@ class TaggerConfig:
 
 def features(text: str, buckets: int) -> list[int]:
     """Hashed words, where the first one is marked, pairs, and letter n-grams of 3 to 5."""
-    words = _WORD.findall(text.lower())[:200]
+    words = named.WORD.findall(text.lower())[:200]
     names = [f"w {word}" for word in words]
     names += [f"p {one} {two}" for one, two in pairwise(words)]
     if words:
