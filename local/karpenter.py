@@ -66,7 +66,7 @@ class Karpenter:
             name = str(crd["metadata"]["name"])
             self.plane.client.apply(f"{_DEFINITIONS}/{name}", crd)
             names.append(name)
-        if not wait_for(lambda: all(self._served(name) for name in names), 60):
+        if not wait_for(lambda: all(served(self._definition(name)) for name in names), 60):
             raise StandError(f"{self.plane.site.name}: Karpenter's kinds are not served after 60 s")
 
     def _definitions(self) -> Iterator[Json]:
@@ -75,12 +75,8 @@ class Karpenter:
             for file in sorted(files[folder].glob("karpenter.*.yaml")):
                 yield cast("Json", yaml.safe_load(file.read_text(encoding="utf-8")))
 
-    def _served(self, name: str) -> bool:
-        conditions = cast(
-            "list[Json]",
-            self.plane.client.get(f"{_DEFINITIONS}/{name}").get("status", {}).get("conditions", []),
-        )
-        return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
+    def _definition(self, name: str) -> Json:
+        return self.plane.client.get(f"{_DEFINITIONS}/{name}")
 
     def ordered(self) -> int:
         """How many nodes Karpenter holds or has ordered now."""
@@ -90,6 +86,13 @@ class Karpenter:
             if error.status == 404:  # its kinds are not there yet
                 return 0
             raise
+
+
+def served(definition: Json) -> bool:
+    """Whether the API server answers for a kind; its conditions are null until it has looked."""
+    status = definition.get("status") or {}
+    conditions = cast("list[Json]", status.get("conditions") or [])
+    return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
 
 def _sold() -> dict[str, Any]:

@@ -93,7 +93,7 @@ class Node:
             return False
         renewed = datetime.fromisoformat(lease["spec"]["renewTime"]).timestamp()
         fresh = renewed > max(record.identity.since(), time() - LEASE_FRESH)
-        conditions = {one["type"]: one["status"] for one in node["status"].get("conditions", [])}
+        conditions = {one["type"]: one["status"] for one in node["status"].get("conditions") or ()}
         return fresh and conditions.get("Ready") == "True"
 
     def part(self, netns: str) -> Part:

@@ -7,7 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from local.paths import PROJECT, Folders
 from local.proc import Identity
 from local.stand import can_root
 from local.tools.resolve import Tools
+from tests.picture import picture
 from tests.stack import Stack
 
 # of a shell that ran `stand env`: it would lead every test's own project to that stand's settings
@@ -132,6 +133,27 @@ def deployed(
     stand.up()  # whatever the last test did to it
     stack.run("cancel", stack.name, "--yes", check=False)  # and to the engine
     stack.run("destroy", "-s", stack.name, "--yes", "--skip-preview")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test on the stand shows what the sites were doing, while they still are."""
+    report = yield
+    running = getattr(item, "funcargs", {}).get("stand")
+    if report.failed and call.when != "teardown" and isinstance(running, RunningStand):
+        for site in ("private", "cloud"):
+            report.sections.append((f"site {site}", _picture(running, site)))
+    return report
+
+
+def _picture(stand: RunningStand, site: str) -> str:
+    try:
+        return picture(site, stand.client(site))
+    except Exception as error:  # noqa: BLE001
+        # a stand in pieces must not hide why the test failed
+        return f"{site}: {error!r}"
 
 
 SESSION = "test-session.json"  # which test run a stand belongs to
