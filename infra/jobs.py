@@ -42,6 +42,16 @@ def deploy_jobs(
 ) -> None:
     """Everything that the private site needs to run jobs; `namespaces` are the teams'."""
     run = settings.training
+    if (
+        leave(settings)
+        and settings.sites["private"].trainer
+        and not settings.sites["cloud"].trainer
+    ):
+        raise SettingsError(
+            "sites.private.trainer is true, sites.cloud.trainer is not, and jobs leave for the "
+            "cloud: a Kueue that queues TrainJobs watches them in both clusters or sends no job at "
+            "all; install Trainer's and JobSet's kinds in the cloud too and set sites.cloud.trainer"
+        )
     if run is not None and run.may_leave:
         if not leave(settings):
             raise SettingsError(

@@ -212,6 +212,7 @@ def receive(
             provider=provider,
             space=controller.namespace,
             namespaces=namespaces,
+            train_jobs=settings.sites["private"].trainer,
         ),
     )
     KvSecret(

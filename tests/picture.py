@@ -75,6 +75,7 @@ def _pods(client: Client) -> Iterator[str]:
 def _logs(client: Client) -> Iterator[str]:
     for one in client.items(CONTROLLERS):
         name = one["metadata"]["name"]
-        log = client.get(f"{CONTROLLERS}/{name}/log?tailLines={LINES}")
-        text = log["text"] if "text" in log else str(log)
-        yield from (f"{name}: {line[:400]}" for line in text.splitlines())
+        for inner in one["spec"]["containers"]:
+            where = f"{CONTROLLERS}/{name}/log?container={inner['name']}&tailLines={LINES}"
+            text = client.get(where).get("text", "")
+            yield from (f"{name}/{inner['name']}: {line[:400]}" for line in text.splitlines())

@@ -14,7 +14,7 @@ from typing import Any
 import pulumi_kubernetes as k8s
 from pulumi import ComponentResource, Input, Output, ResourceOptions
 
-from infra import kueue
+from infra import kueue, trainer
 from infra.naming import Identity, labels
 from infra.pods import as_written
 
@@ -22,6 +22,7 @@ ACCOUNT = "multikueue"
 _JOBS = {"apiGroups": ["batch"], "resources": ["jobs"]}
 _WORKLOADS = {"apiGroups": ["kueue.x-k8s.io"], "resources": ["workloads"]}
 _READ = {"verbs": ["get", "list", "watch"]}
+_TRAIN_JOBS = {"apiGroups": [trainer.GROUP], "resources": ["trainjobs"]}
 RULES: Mapping[str, list[dict[str, Any]]] = {
     "read": [
         {**_JOBS, **_READ},
@@ -47,6 +48,8 @@ class QueueWorkerArgs:
     """Namespace of the queue controller."""
     namespaces: Mapping[str, Input[str]]
     """Of the teams whose jobs may come."""
+    train_jobs: bool = False
+    """Whether the other Kueue queues TrainJobs: it watches here what it queues there."""
 
 
 class QueueWorker(ComponentResource):
@@ -70,10 +73,11 @@ class QueueWorker(ComponentResource):
         )
         after = ResourceOptions.merge(self._opts, ResourceOptions(depends_on=[account]))
         for what, rules in RULES.items():
+            more = [{**_TRAIN_JOBS, **_READ}] if args.train_jobs and what == "read" else []
             k8s.rbac.v1.ClusterRole(
                 f"{resource_name}-{what}",
                 metadata=self._metadata(f"{ACCOUNT}-{what}"),
-                rules=as_written(rules),  # type: ignore[arg-type]
+                rules=as_written([*rules, *more]),  # type: ignore[arg-type]
                 opts=self._opts,
             )
         k8s.rbac.v1.ClusterRoleBinding(

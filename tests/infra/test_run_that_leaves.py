@@ -226,7 +226,8 @@ def test_a_run_that_could_not_leave_is_refused_with_the_reason(home: Path) -> No
     with pytest.raises(SettingsError, match="may_leave is true for run nightly, but no job can"):
         build(lambda: deploy(alone))
     by_trainer = settings.sites["private"].model_copy(update={"trainer": True})
-    sites = {**settings.sites, "private": by_trainer}
+    also = settings.sites["cloud"].model_copy(update={"trainer": True})
+    sites = {"private": by_trainer, "cloud": also}
     with pytest.raises(SettingsError, match="makes it a TrainJob, and only Jobs leave"):
         build(lambda: deploy(settings.model_copy(update={"sites": sites})))
 

@@ -21,6 +21,7 @@ from infra import kueue, trainer
 from infra.definitions import needs
 from infra.kueue import PRIORITY_LABEL, QUEUE_LABEL
 from infra.program import deploy
+from infra.settings import Settings, SettingsError
 from local.paths import PROJECT
 from local.tools.resolve import bring_files
 from local.tools.table import GROUPS
@@ -187,18 +188,39 @@ def test_other_pods_are_another_train_job_and_the_same_ones_are_left_alone(
     assert up(3, "a:2") != second, "a TrainJob that runs does not look at its runtime again"
 
 
+def with_trainer(settings: Settings, *sites: str) -> Settings:
+    """The settings of sites that have Trainer."""
+    found = {
+        name: one.model_copy(update={"trainer": name in sites})
+        for name, one in settings.sites.items()
+    }
+    return settings.model_copy(update={"sites": found})
+
+
+def test_trainer_at_home_alone_is_refused_where_jobs_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = with_trainer(adopted(tmp_path), "private")
+    with pytest.raises(SettingsError, match=r"install Trainer's .* and set sites\.cloud\.trainer"):
+        build(lambda: deploy(settings))
+
+
 def test_where_a_site_has_trainer_its_kueue_queues_train_jobs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     settings = adopted(tmp_path)
     assert not list(needs(settings))
-    private = settings.sites["private"].model_copy(update={"trainer": True})
-    settings = settings.model_copy(update={"sites": {**settings.sites, "private": private}})
-    assert [(one.kind, one.api) for one in needs(settings)] == [
-        ("TrainJob", "trainer.kubeflow.org/v1alpha1"),
-        ("TrainingRuntime", "trainer.kubeflow.org/v1alpha1"),
-        ("JobSet", "jobset.x-k8s.io/v1alpha2"),
+    settings = with_trainer(settings, "private", "cloud")
+    assert [(one.site, one.kind, one.api) for one in needs(settings)] == [
+        (site, kind, api)
+        for site in ("private", "cloud")
+        for kind, api in (
+            ("TrainJob", "trainer.kubeflow.org/v1alpha1"),
+            ("TrainingRuntime", "trainer.kubeflow.org/v1alpha1"),
+            ("JobSet", "jobset.x-k8s.io/v1alpha2"),
+        )
     ]
     made = build(lambda: deploy(settings))
     texts = {
@@ -209,10 +231,11 @@ def test_where_a_site_has_trainer_its_kueue_queues_train_jobs(
     frameworks = {
         name: yaml.safe_load(text)["integrations"]["frameworks"] for name, text in texts.items()
     }
-    assert frameworks == {
-        "kueue-config": ["batch/job", "trainer.kubeflow.org/trainjob"],
-        "cloud-kueue-config": ["batch/job"],
-    }
+    both = ["batch/job", "trainer.kubeflow.org/trainjob"]
+    assert frameworks == {"kueue-config": both, "cloud-kueue-config": both}
+    watched = {"apiGroups": ["trainer.kubeflow.org"], "resources": ["trainjobs"],
+               "verbs": ["get", "list", "watch"]}  # fmt: skip
+    assert watched in made.of("ClusterRole")["cloud-worker-read"]["rules"]
     rules = made.of("ClusterRole")["kueue-manager-role"]["rules"]
     assert {"apiGroups": ["jobset.x-k8s.io"], "resources": ["jobsets"],
             "verbs": ["get", "list", "watch"]} in rules  # fmt: skip

@@ -45,28 +45,37 @@ JOB_SETS: dict[str, Any] = {
 
 @pytest.fixture
 def with_trainer(stand: RunningStand, deployed: Stack, tmp_path: Path) -> Iterator[str]:
-    """The stand's description of itself, whose private site says that it has Trainer."""
+    """The stand's description of itself, whose sites say that they have Trainer."""
     if not stand.rooted:
         pytest.skip("Kueue runs on a real node")
     described = stand.endpoints
-    described["sites"]["private"]["trainer"] = True
+    for site in described["sites"].values():
+        site["trainer"] = True
     file = tmp_path / "endpoints.json"
     file.write_text(json.dumps(described), encoding="utf-8")
     settings = deployed.project / "Pulumi.local.yaml"
-    before, client = settings.read_text(encoding="utf-8"), stand.client("private")
+    before = settings.read_text(encoding="utf-8")
     yield str(file)
     settings.write_text(before, encoding="utf-8")
     # the run goes while its Kueue still knows its kind
     deployed.up(check=False, HYBRID_RECOMMENDER_ENDPOINTS=str(file))
     deployed.up()
     for one in definitions():
-        client.delete(f"{CRDS}/{one['metadata']['name']}")
+        for site in described["sites"]:
+            stand.client(site).delete(f"{CRDS}/{one['metadata']['name']}")
 
 
 def definitions() -> list[dict[str, Any]]:
     group = next(one for one in GROUPS if one.name == "trainer")
     files = bring_files(group, print)["trainer/crds"].glob(f"{trainer.GROUP}_*.yaml")
     return [JOB_SETS, *(yaml.safe_load(file.read_text(encoding="utf-8")) for file in files)]
+
+
+def sends(client: Client) -> bool:
+    """Whether Kueue has its connection to the cloud's cluster."""
+    way = client.get(f"/apis/{KUEUE}/multikueueclusters/cloud")
+    conditions = (way.get("status") or {}).get("conditions") or []
+    return any(one["type"] == "Active" and one["status"] == "True" for one in conditions)
 
 
 def workload_of(client: Client, name: str) -> dict[str, Any] | None:
@@ -98,7 +107,8 @@ def test_a_run_is_refused_without_trainer_and_admitted_by_kueue_with_it(
     assert deployed.ids() == before
 
     for one in definitions():
-        client.request("POST", CRDS, one)
+        for site in (client, stand.client("cloud")):
+            site.request("POST", CRDS, one)
     deployed.up(HYBRID_RECOMMENDER_ENDPOINTS=with_trainer)
     path = f"/apis/{trainer.API}/namespaces/recommender/trainjobs/training-{name}"
     job = client.get(path)
@@ -113,4 +123,5 @@ def test_a_run_is_refused_without_trainer_and_admitted_by_kueue_with_it(
     assert given["memory"] == "2176Mi", "two workers of 1 GiB, each with its agent's 64 MiB"
     (patch,) = client.get(path)["spec"]["runtimePatches"]
     assert patch["manager"] == "kueue.x-k8s.io/manager"
+    eventually(lambda: sends(client), 60, "the other jobs can leave for the cloud")
     assert deployed.up("--expect-no-changes", HYBRID_RECOMMENDER_ENDPOINTS=with_trainer)
