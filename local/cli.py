@@ -85,12 +85,21 @@ def _folders() -> Folders:
     return Folders(state())
 
 
+def _end_abandoned() -> None:
+    """A killed test run cannot end its stand, and its owner may not know where it is."""
+    for place in owner.abandoned():
+        say(f"ending the stand of a test run that was killed: {place}")
+        with owner.only_one("down"):
+            cleanup.down(Folders(place), say, rooted=can_root(), purge=True)
+
+
 def _up(words: argparse.Namespace) -> int:
     wanted = settings.load()
     rooted = can_root()
     if not rooted:
         say("no root here: control planes with simulated nodes only, no real node and no link")
     folders = _folders()
+    _end_abandoned()
     with owner.only_one("up"):
         stand = Stand(folders, wanted, rooted, say)
         where = stand.up()
@@ -102,6 +111,7 @@ def _up(words: argparse.Namespace) -> int:
 
 def _down(words: argparse.Namespace) -> int:
     folders = _folders()
+    _end_abandoned()
     with owner.only_one("down"):
         left = cleanup.down(folders, say, rooted=can_root(), purge=words.purge)
     for line in left:

@@ -7,12 +7,14 @@ import fcntl
 import json
 import os
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
 from local import paths, proc
 from local.errors import StandError
+
+_WHOSE = "session.json"  # in a state folder: the process that its stand ends with
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,24 @@ def others(state: Path) -> dict[Path, list[int]]:
             continue
         if mine and folder != state:
             found.setdefault(folder, []).append(pid)
+    return found
+
+
+def bind(state: Path, whose: proc.Identity) -> None:
+    """The stand of this folder is a process's own: when that is gone, the next `up` ends it."""
+    paths.write_private(state / _WHOSE, json.dumps(asdict(whose)))
+
+
+def abandoned() -> list[Path]:
+    """State folders of live stands whose process, a test run that was killed, is gone."""
+    found: list[Path] = []
+    for state in others(Path("/nowhere")):
+        try:
+            whose = json.loads((state / _WHOSE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue  # a person's
+        if not proc.Identity(**whose).alive():
+            found.append(state)
     return found
 
 

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,19 +79,36 @@ class RunningStand:
 def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStand]:
     """Brings the stand up once for every `stand` test of every folder, and takes it down.
 
-    It has a state folder of its own, so a developer's databases are safe; a developer's *running*
-    stand makes `up` refuse, and the message says how to end it.
+    It has a state folder of its own, so a developer's databases are safe. A stand of this checkout
+    that is up makes room and comes back with its data; any other makes `up` refuse, and the message
+    says how to end it.
     """
-    end_abandoned()
+    aside = of_this_checkout()
+    for each in aside:
+        each.run("down")
     running = RunningStand(tmp_path_factory.mktemp("stand"))
     mine = Identity.of(os.getpid())
     assert mine is not None
-    (running.state / SESSION).write_text(json.dumps(asdict(mine)), encoding="utf-8")
+    owner.bind(running.state, mine)
     try:
         running.up()
         yield running
     finally:
         running.run("down", "--purge")
+        for each in aside:
+            each.up()
+
+
+def of_this_checkout() -> list[RunningStand]:
+    """What `make up` left running here."""
+    record = owner.read()
+    mine = record is not None and record.project == PROJECT
+    ended = owner.abandoned()
+    return [
+        RunningStand(state)
+        for state in owner.others(Path("/nowhere"))
+        if mine and record is not None and record.state == state and state not in ended
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -154,17 +171,3 @@ def _picture(stand: RunningStand, site: str) -> str:
     except Exception as error:  # noqa: BLE001
         # a stand in pieces must not hide why the test failed
         return f"{site}: {error!r}"
-
-
-SESSION = "test-session.json"  # which test run a stand belongs to
-
-
-def end_abandoned() -> None:
-    """End what a test run left that was killed before it could take its stand down."""
-    for state in owner.others(Path("/nowhere")):
-        try:
-            whose = json.loads((state / SESSION).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            continue  # a person's
-        if not Identity(**whose).alive():
-            RunningStand(state).run("down", "--purge")

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import pydantic
 import pytest
 
-from local import proc
+from local import owner, proc
 from local.paths import PROJECT
 from local.stand import can_root
-from tests.conftest import SESSION, RunningStand, end_abandoned
+from tests.conftest import RunningStand, of_this_checkout
 from tests.local.test_stand import pids, status
 from tests.stack import Stack
 
@@ -178,18 +176,22 @@ def test_the_data_of_a_dead_stand_outlives_the_clearing(
     assert list((other.state / "sites" / "private" / "etcd").iterdir())
 
 
-def test_the_stand_of_a_killed_test_run_is_ended_by_the_next(other: RunningStand) -> None:
+def test_the_stand_of_a_killed_test_run_is_ended_by_the_next_up(
+    stand: RunningStand, other: RunningStand
+) -> None:
     other.state.mkdir()
     gone = subprocess.Popen(["sleep", "60"])
     whose = proc.Identity.of(gone.pid)
     assert whose is not None
-    (other.state / SESSION).write_text(json.dumps(asdict(whose)), encoding="utf-8")
+    owner.bind(other.state, whose)
     other.up()
-    end_abandoned()
-    assert all(pid is not None for pid in pids(other).values()), "its test run lives: hands off"
+    refused = stand.run("up", check=False)
+    assert f"STAND_STATE={other.state} stand down" in refused.stderr, "its test run lives"
+    assert [one.state for one in of_this_checkout()] == [other.state]
     gone.kill()
     gone.wait()
-    end_abandoned()
+    assert of_this_checkout() == []
+    stand.up()
     assert not other.state.exists()
 
 
