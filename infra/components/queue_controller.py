@@ -349,6 +349,9 @@ class QueueController(ComponentResource):
             spec=as_written(
                 {
                     "replicas": args.replicas,
+                    # alone it asks nobody whether it leads: two at once would both give quota, and
+                    # what the older says last of the way to the cloud would stand
+                    **({} if args.replicas > 1 else {"strategy": {"type": "Recreate"}}),
                     "revisionHistoryLimit": 2,
                     "selector": {"matchLabels": match},
                     "template": {

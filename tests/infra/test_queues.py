@@ -218,6 +218,14 @@ def test_the_controller_gets_no_right_over_kinds_that_it_does_not_queue(
     assert secrets == []
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_two_controllers_never_rule_at_once(upstream: kueue.Upstream, replicas: int) -> None:
+    made = controller(upstream, replicas=replicas)
+    settings = yaml.safe_load(made.one("ConfigMap")["data"]["controller.yaml"])
+    alone = made.one("Deployment")["spec"].get("strategy") == {"type": "Recreate"}
+    assert settings["leaderElection"]["leaderElect"] is not alone
+
+
 def test_a_gang_that_does_not_become_ready_gives_its_quota_back(upstream: kueue.Upstream) -> None:
     config = controller(upstream, pods_ready_seconds=120).one("ConfigMap")["data"]
     settings = yaml.safe_load(config["controller.yaml"])
