@@ -2,6 +2,9 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 UV := local/uv.sh
+# after an update that was killed (docs/plugins.md); nothing otherwise
+MEND := if $(UV) run --frozen stand killed; then pulumi cancel local --yes && pulumi refresh -s local \
+  --yes --skip-preview --run-program=false --clear-pending-creates; fi
 
 .PHONY: help setup up down status lint test demo-failover demo-burst bench clean
 
@@ -19,7 +22,7 @@ up: setup ## both sites, Vault and the program on this machine, again to repair;
 	@eval "$$($(UV) run --frozen stand env)" && \
 	  { pulumi stack select local 2>/dev/null || \
 	    pulumi -C "$$(dirname "$$PULUMI_OPTION_CONFIG_FILE")" stack init local; } && \
-	  pulumi up -s local --yes
+	  { $(MEND); } && pulumi up -s local --yes
 	@$(UV) run --frozen stand status
 	@eval "$$($(UV) run --frozen stand env)" && pulumi stack output -s local && \
 	  pulumi stack output -s local --json | $(UV) run --frozen python -m local.ask && \
@@ -31,7 +34,7 @@ down: setup ## remove all of it, and check that nothing is left on this machine
 	@eval "$$($(UV) run --frozen stand env)" && \
 	  up=$$($(UV) run --frozen stand status | grep -cE '^(private/api|cloud/api|vault) +up '); \
 	  if [ "$$up" = 3 ] && pulumi stack select local 2>/dev/null; then \
-	    pulumi destroy -s local --yes; \
+	    $(MEND) && pulumi destroy -s local --yes; \
 	  else echo "the stand is not up: nothing to destroy through it" >&2; fi
 	@$(UV) run --frozen stand down
 

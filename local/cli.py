@@ -63,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
         run=_doctor
     )
     commands.add_parser("env", help='for the shell: eval "$(stand env)"').set_defaults(run=_env)
+    commands.add_parser(
+        "killed", help="exit 0 when an update of the stack was killed and holds its lock"
+    ).set_defaults(run=_killed)
     tools = commands.add_parser("tools", help="bring the tools, start nothing")
     tools.add_argument("--all", action="store_true", help="also those that no workload runs yet")
     tools.set_defaults(run=_tools)
@@ -142,6 +145,11 @@ def _env(words: argparse.Namespace) -> int:
     del words
     print(engine.environment(_folders()))
     return 0
+
+
+def _killed(words: argparse.Namespace) -> int:
+    del words
+    return 0 if engine.killed(_folders()) else 1
 
 
 def _tools(words: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pwd
 import re
@@ -72,6 +73,21 @@ def environment(folders: Folders) -> str:
     if "USER" not in os.environ and not _has_account():
         values["USER"] = f"uid-{os.geteuid()}"  # the engine, built without cgo, asks for a name
     return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in values.items())
+
+
+def killed(folders: Folders) -> bool:
+    """Whether an update of this stand's stack was killed: its lock is there, its engine is not."""
+    for lock in (folders.pulumi / "state" / ".pulumi" / "locks").rglob("*.json"):
+        try:
+            holder = json.loads(lock.read_text(encoding="utf-8"))
+            program = Path(f"/proc/{int(holder['pid'])}/comm").read_text(encoding="utf-8").strip()
+        except (FileNotFoundError, ProcessLookupError):
+            return lock.exists()  # it may have ended just now
+        except (ValueError, KeyError, TypeError):
+            return True  # killed while it wrote the lock
+        if program != "pulumi":
+            return True  # the number is another's by now
+    return False
 
 
 def _has_account() -> bool:

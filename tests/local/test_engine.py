@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from local.engine import SETTINGS, environment, stack_file
+import pytest
+
+from local.engine import SETTINGS, environment, killed, stack_file
 from local.paths import Folders, write_private
 
 
@@ -77,3 +80,34 @@ def test_no_sidecar_that_a_kill_can_tear_stands_beside_the_state_nor_is_an_old_o
     sidecar.touch()
     assert '"deployment"' in pulumi("stack", "export")
     assert not sidecar.exists()
+
+
+def test_an_update_was_killed_when_its_lock_has_outlived_its_engine(tmp_path: Path) -> None:
+    folders = Folders(tmp_path / "stand")
+    assert not killed(folders)
+    locks = folders.pulumi / "state/.pulumi/locks/organization/shop/local"
+    locks.mkdir(parents=True)
+    engine = tmp_path / "pulumi"
+    engine.write_text("#!/bin/sh\nread _\n", encoding="utf-8")
+    engine.chmod(0o755)
+    running = subprocess.Popen([engine], stdin=subprocess.PIPE)
+    lock = locks / "1.json"
+    try:
+        lock.write_text(json.dumps({"pid": running.pid, "hostname": "here"}), encoding="utf-8")
+        (locks / "1.json.attrs").touch()
+        assert not killed(folders), "it is at work"
+    finally:
+        running.kill()
+        running.wait()
+    assert killed(folders)
+    lock.unlink()
+    assert not killed(folders), "it ended well"
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"pid": "x"}', f'{{"pid": {os.getpid()}}}'])
+def test_a_lock_that_no_engine_holds_is_a_dead_ones(tmp_path: Path, text: str) -> None:
+    folders = Folders(tmp_path / "stand")
+    lock = folders.pulumi / "state/.pulumi/locks/organization/shop/local/1.json"
+    lock.parent.mkdir(parents=True)
+    lock.write_text(text, encoding="utf-8")
+    assert killed(folders)
