@@ -14,7 +14,9 @@ from typing import cast
 from local import paths, proc
 from local.errors import StandError
 
-_WHOSE = "session.json"  # in a state folder: the process that its stand ends with
+ENDS_WITH = "STAND_ENDS_WITH"
+"""Variable of `stand up`: the pid of a test run; when it is gone, the next `up` ends the stand."""
+_WHOSE = "session.json"  # in a state folder
 
 
 @dataclass(frozen=True)
@@ -107,22 +109,28 @@ def others(state: Path) -> dict[Path, list[int]]:
     return found
 
 
-def bind(state: Path, whose: proc.Identity) -> None:
-    """The stand of this folder is a process's own: when that is gone, the next `up` ends it."""
-    paths.write_private(state / _WHOSE, json.dumps(asdict(whose)))
+def bind(state: Path) -> None:
+    """Write down whose the stand of this folder is: a person's, or of the process `ENDS_WITH`."""
+    pid = os.environ.get(ENDS_WITH, "")
+    whose = proc.Identity.of(int(pid)) if pid.isdecimal() else None
+    if whose is None:
+        (state / _WHOSE).unlink(missing_ok=True)
+    else:
+        paths.write_private(state / _WHOSE, json.dumps(asdict(whose)))
+
+
+def whose(state: Path) -> proc.Identity | None:
+    """The process that the stand of this folder ends with; None for a person's."""
+    try:
+        return proc.Identity(**json.loads((state / _WHOSE).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
 
 
 def abandoned() -> list[Path]:
     """State folders of live stands whose process, a test run that was killed, is gone."""
-    found: list[Path] = []
-    for state in others(Path("/nowhere")):
-        try:
-            whose = json.loads((state / _WHOSE).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            continue  # a person's
-        if not proc.Identity(**whose).alive():
-            found.append(state)
-    return found
+    found = ((state, whose(state)) for state in others(Path("/nowhere")))
+    return [state for state, process in found if process is not None and not process.alive()]
 
 
 def refuse_others(state: Path) -> None:

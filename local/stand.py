@@ -99,6 +99,7 @@ class Stand:
         self._check_room()
         cleanup.end_orphans(self.folders.root, self.say)
         owner.refuse_others(self.folders.root)
+        owner.bind(self.folders.root)
         tools = self._timed(
             "tools",
             lambda: resolve.resolve(

@@ -19,7 +19,6 @@ from local.control_plane import ControlPlane
 from local.kube import Client
 from local.layout import read
 from local.paths import PROJECT, Folders
-from local.proc import Identity
 from local.stand import can_root
 from local.tools.resolve import Tools
 from tests.picture import picture
@@ -27,6 +26,7 @@ from tests.stack import Stack
 
 # of a shell that ran `stand env`: it would lead every test's own project to that stand's settings
 os.environ.pop("PULUMI_OPTION_CONFIG_FILE", None)
+os.environ[owner.ENDS_WITH] = str(os.getpid())  # every stand that a test starts
 
 
 @dataclass(frozen=True)
@@ -87,27 +87,22 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStand]:
     for each in aside:
         each.run("down")
     running = RunningStand(tmp_path_factory.mktemp("stand"))
-    mine = Identity.of(os.getpid())
-    assert mine is not None
-    owner.bind(running.state, mine)
     try:
         running.up()
         yield running
     finally:
         running.run("down", "--purge")
         for each in aside:
-            each.up()
+            each.run("up", **{owner.ENDS_WITH: ""})
 
 
 def of_this_checkout() -> list[RunningStand]:
     """What `make up` left running here."""
     record = owner.read()
-    mine = record is not None and record.project == PROJECT
-    ended = owner.abandoned()
+    if record is None or record.project != PROJECT or owner.whose(record.state) is not None:
+        return []
     return [
-        RunningStand(state)
-        for state in owner.others(Path("/nowhere"))
-        if mine and record is not None and record.state == state and state not in ended
+        RunningStand(state) for state in owner.others(Path("/nowhere")) if state == record.state
     ]
 
 

@@ -179,18 +179,15 @@ def test_the_data_of_a_dead_stand_outlives_the_clearing(
 def test_the_stand_of_a_killed_test_run_is_ended_by_the_next_up(
     stand: RunningStand, other: RunningStand
 ) -> None:
-    other.state.mkdir()
-    gone = subprocess.Popen(["sleep", "60"])
-    whose = proc.Identity.of(gone.pid)
-    assert whose is not None
-    owner.bind(other.state, whose)
-    other.up()
+    gone = subprocess.Popen(["sleep", "600"])
+    other.run("up", **{owner.ENDS_WITH: ""})
+    assert [one.state for one in of_this_checkout()] == [other.state], "a person's makes room"
+    other.run("up", **{owner.ENDS_WITH: str(gone.pid)})
+    assert of_this_checkout() == []
     refused = stand.run("up", check=False)
     assert f"STAND_STATE={other.state} stand down" in refused.stderr, "its test run lives"
-    assert [one.state for one in of_this_checkout()] == [other.state]
     gone.kill()
     gone.wait()
-    assert of_this_checkout() == []
     stand.up()
     assert not other.state.exists()
 
