@@ -92,7 +92,7 @@ def _end_abandoned() -> None:
     """A killed test run cannot end its stand, and its owner may not know where it is."""
     for place in owner.abandoned():
         say(f"ending the stand of a test run that was killed: {place}")
-        with owner.only_one("down"):
+        with owner.only_one("down", say):
             cleanup.down(Folders(place), say, rooted=can_root(), purge=True)
 
 
@@ -103,7 +103,7 @@ def _up(words: argparse.Namespace) -> int:
         say("no root here: control planes with simulated nodes only, no real node and no link")
     folders = _folders()
     _end_abandoned()
-    with owner.only_one("up"):
+    with owner.only_one("up", say):
         stand = Stand(folders, wanted, rooted, say)
         where = stand.up()
     if words.timings:
@@ -115,7 +115,7 @@ def _up(words: argparse.Namespace) -> int:
 def _down(words: argparse.Namespace) -> int:
     folders = _folders()
     _end_abandoned()
-    with owner.only_one("down"):
+    with owner.only_one("down", say):
         left = cleanup.down(folders, say, rooted=can_root(), purge=words.purge)
     for line in left:
         print(f"left: {line}", file=sys.stderr)

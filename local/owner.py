@@ -6,7 +6,8 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -16,6 +17,8 @@ from local.errors import StandError
 
 ENDS_WITH = "STAND_ENDS_WITH"
 """Variable of `stand up`: the pid of a test run; when it is gone, the next `up` ends the stand."""
+PATIENCE = 30.0
+"""Seconds: what a killed engine started (`stand link up`) may still be on its way to its end."""
 _WHOSE = "session.json"  # in a state folder
 
 
@@ -57,9 +60,13 @@ def read() -> Owner | None:
 
 
 @contextlib.contextmanager
-def only_one(what: str) -> Generator[None]:
-    """Hold the lock of this user and machine. It falls with the process, however that ends."""
+def only_one(what: str, wait: Callable[[str], None] | None = None) -> Generator[None]:
+    """Hold the lock of this user and machine. It falls with the process, however that ends.
+
+    `wait` is told that it waits, at most `PATIENCE`, for another; without it another is an error.
+    """
     path = paths.owner_file().with_name("lock")
+    until, told = time.monotonic() + (PATIENCE if wait else 0.0), False
     while True:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         try:
@@ -72,6 +79,12 @@ def only_one(what: str) -> Generator[None]:
             handle.seek(0)
             holder = handle.read().strip() or "another run"
             handle.close()
+            if wait is not None and time.monotonic() < until:
+                if not told:
+                    wait(f"waiting for {holder} to end")
+                told = True
+                time.sleep(0.2)
+                continue
             raise StandError(f"{holder} is at work", "wait for it to end") from None
         try:
             same = os.fstat(handle.fileno()).st_ino == path.stat().st_ino
