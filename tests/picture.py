@@ -8,8 +8,8 @@ from typing import Any
 
 from local.errors import StandError
 from local.kube import Client
+from local.leaving import KUEUE
 
-KUEUE = "/apis/kueue.x-k8s.io/v1beta2"
 PODS = "/api/v1/pods"
 CONTROLLERS = "/api/v1/namespaces/kueue-system/pods"
 LINES = 25  # of a controller's log

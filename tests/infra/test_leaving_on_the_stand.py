@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from local.leaving import CLAIMS, Sites, Work
+from local.kube import Client
+from local.leaving import CLAIMS, KUEUE, Sites, Work
 from local.overflow import LABEL
 from local.paths import PROJECT
 from tests.conftest import RunningStand
@@ -43,6 +44,13 @@ def clean(sites: Sites) -> None:
     until("nodes are left", lambda: not sites.rented())
 
 
+def reached(private: Client) -> bool:
+    """Whether the private Kueue has its connection to the cloud's cluster."""
+    way = private.get(f"{KUEUE}/multikueueclusters/cloud")
+    conditions = (way.get("status") or {}).get("conditions") or []
+    return any(one["type"] == "Active" and one["status"] == "True" for one in conditions)
+
+
 @pytest.fixture
 def sites(stand: RunningStand, deployed: Stack) -> Iterator[Sites]:
     del deployed
@@ -55,13 +63,7 @@ def sites(stand: RunningStand, deployed: Stack) -> Iterator[Sites]:
 
 
 def test_the_private_kueue_reaches_the_clouds_with_the_token_from_vault(sites: Sites) -> None:
-    where = "/apis/kueue.x-k8s.io/v1beta2/multikueueclusters/cloud"
-
-    def active() -> bool:
-        conditions = (sites.private.get(where).get("status") or {}).get("conditions") or []
-        return any(one["type"] == "Active" and one["status"] == "True" for one in conditions)
-
-    until("the cloud's cluster is not active", active)
+    until("the cloud's cluster is not active", lambda: reached(sites.private))
 
 
 def test_nothing_leaves_while_the_private_site_has_room(sites: Sites) -> None:

@@ -21,6 +21,7 @@ from local.kube import Client
 from local.tools.resolve import bring_files
 from local.tools.table import GROUPS
 from tests.conftest import RunningStand
+from tests.infra.test_leaving_on_the_stand import reached
 from tests.local.test_stand import eventually
 from tests.stack import Stack
 
@@ -71,13 +72,6 @@ def definitions() -> list[dict[str, Any]]:
     return [JOB_SETS, *(yaml.safe_load(file.read_text(encoding="utf-8")) for file in files)]
 
 
-def sends(client: Client) -> bool:
-    """Whether Kueue has its connection to the cloud's cluster."""
-    way = client.get(f"/apis/{KUEUE}/multikueueclusters/cloud")
-    conditions = (way.get("status") or {}).get("conditions") or []
-    return any(one["type"] == "Active" and one["status"] == "True" for one in conditions)
-
-
 def workload_of(client: Client, name: str) -> dict[str, Any] | None:
     found = client.items(f"/apis/{KUEUE}/namespaces/recommender/workloads")
     mine = [
@@ -123,5 +117,5 @@ def test_a_run_is_refused_without_trainer_and_admitted_by_kueue_with_it(
     assert given["memory"] == "2176Mi", "two workers of 1 GiB, each with its agent's 64 MiB"
     (patch,) = client.get(path)["spec"]["runtimePatches"]
     assert patch["manager"] == "kueue.x-k8s.io/manager"
-    eventually(lambda: sends(client), 60, "the other jobs can leave for the cloud")
+    eventually(lambda: reached(client), 60, "the other jobs can leave for the cloud")
     assert deployed.up("--expect-no-changes", HYBRID_RECOMMENDER_ENDPOINTS=with_trainer)
