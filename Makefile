@@ -22,7 +22,8 @@ up: setup ## both sites, Vault and the program on this machine, again to repair;
 	@eval "$$($(UV) run --frozen stand env)" && \
 	  { pulumi stack select local 2>/dev/null || \
 	    pulumi -C "$$(dirname "$$PULUMI_OPTION_CONFIG_FILE")" stack init local; } && \
-	  { $(MEND); } && pulumi up -s local --yes
+	  { $(MEND); } && pulumi up -s local --yes --policy-pack policies \
+	    $$($(UV) run --frozen stand untouched && echo --skip-preview)
 	@$(UV) run --frozen stand status
 	@eval "$$($(UV) run --frozen stand env)" && pulumi stack output -s local && \
 	  pulumi stack output -s local --json | $(UV) run --frozen python -m local.ask && \

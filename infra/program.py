@@ -139,7 +139,7 @@ def _serve(
     """The event store, the bento's pods and the gateway of one site, in the team's namespace."""
     where, wanted = settings.sites[site], settings.serving
     vault = vault_site(settings, connection(settings), store, site, TEAM)
-    inside = ResourceOptions(depends_on=[team])
+    inside = ResourceOptions(depends_on=team.fence)
     scrapers = [selector("prometheus")]
     events = EventStore(
         f"{site}-events",
@@ -186,7 +186,7 @@ def _serve(
             store=selector(event_store.NAME),
             store_port=event_store.CLIENT,
             scrapers=scrapers,
-            after=[events],
+            after=events.login,
         ),
         opts=inside,
     )
@@ -209,7 +209,6 @@ def _serve(
             door=_door(where),
             scrapers=scrapers,
             certificate_ttl=wanted.certificate_ttl,
-            after=[service],
         ),
         opts=inside,
     )

@@ -66,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "killed", help="exit 0 when an update of the stack was killed and holds its lock"
     ).set_defaults(run=_killed)
+    commands.add_parser(
+        "untouched", help="exit 0 when the stack holds nothing yet: a preview could spare nothing"
+    ).set_defaults(run=_untouched)
     tools = commands.add_parser("tools", help="bring the tools, start nothing")
     tools.add_argument("--all", action="store_true", help="also those that no workload runs yet")
     tools.set_defaults(run=_tools)
@@ -150,6 +153,11 @@ def _env(words: argparse.Namespace) -> int:
 def _killed(words: argparse.Namespace) -> int:
     del words
     return 0 if engine.killed(_folders()) else 1
+
+
+def _untouched(words: argparse.Namespace) -> int:
+    del words
+    return 0 if engine.untouched(_folders()) else 1
 
 
 def _tools(words: argparse.Namespace) -> int:

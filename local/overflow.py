@@ -51,7 +51,7 @@ LABEL = "stand.hybrid-recommender/demo"
 MINE = {LABEL: "overflow"}
 NAME = re.compile(r"overflow-(fill|train)-[0-9a-f]{8}$")
 WORKLOADS = f"{KUEUE}/workloads"
-TRAINS = 5  # seconds that the simulated training takes
+TRAINS = 2  # seconds that the simulated training takes
 PATIENCE = 120.0  # seconds without news after which it has failed
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pulumi_kubernetes as k8s
-from pulumi import ComponentResource, ResourceOptions
+from pulumi import ComponentResource, Resource, ResourceOptions
 
 from infra import flows
 from infra.naming import Identity, labels, selector
@@ -108,6 +108,8 @@ class EventStore(ComponentResource):
     """For clients; the token is `nats#token` of the namespace's secrets."""
     host: str
     """Name that resolves to every server."""
+    login: Sequence[Resource]
+    """What makes the clients' token: they may start before the servers do, and wait for them."""
 
     def __init__(
         self, resource_name: str, args: EventStoreArgs, opts: ResourceOptions | None = None
@@ -140,6 +142,7 @@ class EventStore(ComponentResource):
             **vault_agent_files(access.login, interval=AGENT_INTERVAL),
             "nats.conf": configuration(args.team, args.replicas),
         }
+        self.login = access.resources
         self._traffic()
         before = [*access.resources, *self._volumes(), *self._objects()]
         self._servers(ResourceOptions.merge(self._on_site, ResourceOptions(depends_on=before)))

@@ -94,7 +94,6 @@ class GatewayArgs:
     replicas: int = 2
     scrapers: Sequence[Mapping[str, str]] = ()
     certificate_ttl: int = 72 * 3600
-    after: Sequence[Any] = field(default_factory=list[Any])
     awaited: bool = True
 
 
@@ -138,7 +137,7 @@ class Gateway(ComponentResource):
             "503.http": haproxy.error_page(),
         }
         self._traffic()
-        before = [*access.resources, *args.after, *self._objects()]
+        before = [*access.resources, *self._objects()]
         deployment = self._pods(
             ResourceOptions.merge(self._on_site, ResourceOptions(depends_on=before))
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi_kubernetes as k8s
-from pulumi import ComponentResource, Output, ResourceOptions
+from pulumi import ComponentResource, Output, Resource, ResourceOptions
 
 from infra.naming import Identity, labels, name, selector
 from infra.pods import (
@@ -62,6 +62,8 @@ class TeamNamespace(ComponentResource):
     """One team's namespace on one site."""
 
     namespace: Output[str]
+    fence: list[Resource]
+    """What has to be there before any pod: the namespace and all that limits its pods."""
     canary_url: Output[str]
     """Address of the canary inside the cluster."""
     secret_version: Output[int]
@@ -74,7 +76,8 @@ class TeamNamespace(ComponentResource):
         self._name = resource_name
         self._on_site = ResourceOptions(parent=self, provider=args.provider)
         self._labels = labels(args.identity, "team-namespace", {"team": args.vault.team})
-        space = self._fence()
+        space, limits = self._fence()
+        self.fence = [space, *limits]
         self.namespace = space.metadata.name
         inside = ResourceOptions.merge(self._on_site, ResourceOptions(depends_on=[space]))
         secret, role = self._vault()
@@ -101,7 +104,7 @@ class TeamNamespace(ComponentResource):
             **more,
         }
 
-    def _fence(self) -> k8s.core.v1.Namespace:
+    def _fence(self) -> tuple[k8s.core.v1.Namespace, list[Resource]]:
         """Everything that limits what a pod of this namespace can do or use."""
         team = self._args.vault.team
         # hostPath volumes, the stand's replacement for a registry, are the one thing the
@@ -123,7 +126,7 @@ class TeamNamespace(ComponentResource):
             opts=self._on_site,
         )
         inside = ResourceOptions.merge(self._on_site, ResourceOptions(depends_on=[space]))
-        k8s.core.v1.ResourceQuota(
+        quota = k8s.core.v1.ResourceQuota(
             f"{self._name}-quota",
             metadata=self._metadata("team"),
             spec=as_written(
@@ -142,7 +145,7 @@ class TeamNamespace(ComponentResource):
             ),
             opts=inside,
         )
-        k8s.core.v1.LimitRange(
+        defaults = k8s.core.v1.LimitRange(
             f"{self._name}-limits",
             metadata=self._metadata("defaults"),
             spec=as_written(
@@ -158,13 +161,13 @@ class TeamNamespace(ComponentResource):
             ),
             opts=inside,
         )
-        k8s.networking.v1.NetworkPolicy(
+        deny = k8s.networking.v1.NetworkPolicy(
             f"{self._name}-deny",
             metadata=self._metadata("default-deny"),
             spec=as_written({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}),
             opts=inside,
         )
-        k8s.networking.v1.NetworkPolicy(
+        names = k8s.networking.v1.NetworkPolicy(
             f"{self._name}-dns",
             metadata=self._metadata("allow-dns"),
             spec=as_written(
@@ -184,7 +187,7 @@ class TeamNamespace(ComponentResource):
             ),
             opts=inside,
         )
-        return space
+        return space, [quota, defaults, deny, names]
 
     def _path(self) -> str:
         return f"{self._args.vault.site}/{self._args.vault.team}/{CANARY}"

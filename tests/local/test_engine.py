@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from local.engine import SETTINGS, environment, killed, stack_file
+from local.engine import SETTINGS, environment, killed, stack_file, untouched
 from local.paths import Folders, write_private
 
 
@@ -111,3 +111,20 @@ def test_a_lock_that_no_engine_holds_is_a_dead_ones(tmp_path: Path, text: str) -
     lock.parent.mkdir(parents=True)
     lock.write_text(text, encoding="utf-8")
     assert killed(folders)
+
+
+def test_a_stack_is_untouched_until_its_state_holds_anything(tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    assert untouched(folders), "no state yet"
+    state = folders.pulumi / "state" / ".pulumi" / "stacks" / "shop" / "local.json"
+    state.parent.mkdir(parents=True)
+    for held, empty in (
+        (None, True),  # `stack init`
+        ({"manifest": {}}, True),  # `destroy`
+        ({"resources": [{"urn": "urn:pulumi:local::shop::pulumi:pulumi:Stack::it"}]}, False),
+        ({"pending_operations": [{"type": "creating"}]}, False),
+    ):
+        state.write_text(json.dumps({"checkpoint": {"latest": held}}), encoding="utf-8")
+        assert untouched(folders) is empty
+    state.write_text("{", encoding="utf-8")
+    assert not untouched(folders), "what cannot be read is not taken for nothing"
