@@ -7,7 +7,7 @@ both hold the same objects, the file under their final names. No engine here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -72,10 +72,12 @@ def read(place: Path, *, sha256: str | None = None) -> Upstream:
     rules: list[Object] = []
     webhooks: dict[str, list[Object]] = {}
     try:
-        for one in _documents(texts):
+        documents = list(_documents(files, texts))
+        converted = _converted(documents)
+        for _, one in documents:
             kind, name = str(one.get("kind")), str(_at(one, "metadata").get("name", ""))
             if kind == "CustomResourceDefinition" and "versions" in _at(one, "spec"):
-                crds.append(_crd(one))
+                crds.append(_crd(one, converted))
             elif kind == "ClusterRole" and name.removeprefix(_PREFIX) == "manager-role":
                 rules = [_rule(rule) for rule in one["rules"]]
             elif kind in _WEBHOOKS and "webhooks" in one:
@@ -94,12 +96,33 @@ def read(place: Path, *, sha256: str | None = None) -> Upstream:
     return Upstream(crds=crds, rules=rules, webhooks=webhooks)
 
 
-def _documents(texts: Sequence[bytes]) -> Iterator[Object]:
-    for text in texts:
+def _documents(files: Sequence[Path], texts: Sequence[bytes]) -> Iterator[tuple[Path, Object]]:
+    for file, text in zip(files, texts, strict=True):
         # the C loader takes a tenth of the time of the 1.6 MB; it is as safe
         for one in yaml.load_all(text, Loader=yaml.CSafeLoader):
             if isinstance(one, dict):
-                yield cast("Object", one)
+                yield file, cast("Object", one)
+
+
+def _converted(documents: Sequence[tuple[Path, Object]]) -> set[str]:
+    """The kinds that Kueue converts: a release says so itself, the module's folder by a patch.
+
+    The folder also holds a patch that its `kustomization.yaml` leaves out.
+    """
+    applied = {
+        file.parent / each["path"]
+        for file, one in documents
+        if file.name == "kustomization.yaml"
+        for each in one.get("patches", [])
+        if "path" in each  # others are written in place
+    }
+    return {
+        str(one["metadata"]["name"])
+        for file, one in documents
+        if one.get("kind") == "CustomResourceDefinition"
+        and _at(_at(one, "spec"), "conversion").get("strategy") == "Webhook"
+        and ("versions" in one["spec"] or file in applied)
+    }
 
 
 def _at(one: Object, key: str) -> Object:
@@ -107,11 +130,16 @@ def _at(one: Object, key: str) -> Object:
     return cast("Object", value) if isinstance(value, dict) else {}
 
 
-def _crd(crd: Object) -> Object:
-    """A definition without its prose, which is four fifths of it, and with its conversion."""
+def _crd(crd: Object, converted: Collection[str]) -> Object:
+    """A definition without its prose, which is four fifths of it, and with its conversion.
+
+    Kueue converts some kinds, and gives its authority to these alone; of the others the versions
+    are alike. A webhook there would fail every reader of the old version for ever.
+    """
+    name = str(crd["metadata"]["name"])
     spec: Object = {key: value for key, value in crd["spec"].items() if key != "conversion"}
     spec["versions"] = [_without_prose(version) for version in spec["versions"]]
-    if len(spec["versions"]) > 1:
+    if name in converted:
         spec["conversion"] = {
             "strategy": "Webhook",
             "webhook": {
@@ -119,7 +147,9 @@ def _crd(crd: Object) -> Object:
                 "conversionReviewVersions": ["v1"],
             },
         }
-    return {"name": str(crd["metadata"]["name"]), "spec": spec}
+    elif len(spec["versions"]) > 1:
+        spec["conversion"] = {"strategy": "None"}
+    return {"name": name, "spec": spec}
 
 
 def _without_prose(value: Any) -> Any:

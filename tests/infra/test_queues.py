@@ -190,6 +190,20 @@ def test_every_kind_that_we_declare_is_served_in_the_version_that_we_write(
     assert ours <= served
 
 
+def test_only_kinds_that_kueue_converts_are_converted_by_it(upstream: kueue.Upstream) -> None:
+    """For others its authority is never given to the API server, whose readers would all fail."""
+    strategies = {
+        crd["spec"]["names"]["plural"]: crd["spec"]["conversion"]["strategy"]
+        for crd in upstream.crds
+        if len(crd["spec"]["versions"]) > 1
+    }
+    converted = {name for name, strategy in strategies.items() if strategy == "Webhook"}
+    assert converted == {
+        "clusterqueues", "cohorts", "localqueues", "multikueueclusters", "workloads",
+    }  # fmt: skip
+    assert {"resourceflavors", "admissionchecks"} <= strategies.keys() - converted
+
+
 def test_webhooks_see_queued_namespaces_and_kueues_own_objects_only(
     upstream: kueue.Upstream,
 ) -> None:

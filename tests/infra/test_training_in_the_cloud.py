@@ -113,7 +113,7 @@ def run(deployed: Stack, full: Sites) -> Iterator[str]:
     wanted["config"]["hybrid-recommender:training"] = {
         "name": name, "sequences": SEQUENCES, "size": "tiny", "workers": 1, "least": 1, "gpus": 1,
         "cpu": "300m", "memory": "1500Mi", "hours": 1, "may_leave": True,
-        "flags": ["--epochs", "120", "--patience", "120", "--batch", "16", "--save-every", "20",
+        "flags": ["--epochs", "800", "--patience", "800", "--batch", "16", "--save-every", "20",
                   "--threads", "1", "--no-links", "--no-refit"],
     }  # fmt: skip
     file.write_text(yaml.safe_dump(wanted), encoding="utf-8")
@@ -136,7 +136,7 @@ def evict(client: Client, pod: dict[str, Any]) -> None:
 
 
 def test_a_run_that_left_goes_on_from_its_saved_state_when_its_node_is_reclaimed(
-    cloud: Client, full: Sites, store: Store, run: str
+    cloud: Client, full: Sites, store: Store, run: str, deployed: Stack
 ) -> None:
     job = f"training-{run}"
     until(cloud, "the run leaves", lambda: full.left(job), 60)
@@ -145,6 +145,9 @@ def test_a_run_that_left_goes_on_from_its_saved_state_when_its_node_is_reclaimed
         return workers(cloud).get("0", {}).get("status", {}).get("phase") == "Running"
 
     until(cloud, "it trains in the cloud", runs, 120)
+    moved = full.job(job)["metadata"]["uid"]
+    deployed.up("--refresh")
+    assert full.job(job)["metadata"]["uid"] == moved, "a refresh took the moved job for another"
     until(cloud, "a state is stored at home", lambda: artefacts.newest_state(store, run), 240)
     lost = workers(cloud)["0"]
     evict(cloud, lost)

@@ -108,11 +108,7 @@ class Objects:
     def _check_shape(self, request: Request) -> None:
         """Ask the server whether the known part is well-formed, under a name nobody has."""
         obj = self.prepared(request, without_unknown(request.inputs))
-        suffix = hashlib.sha256(request.urn.encode()).hexdigest()[:8]
-        metadata = {
-            **{name: value for name, value in obj["metadata"].items() if name != "generateName"},
-            "name": f"pulumi-preview-{suffix}",
-        }
+        metadata = _elsewhere(request, obj)
         if self.client.endpoint(request.gvk).namespaced:
             metadata["namespace"] = "default"
         try:
@@ -203,8 +199,21 @@ class Objects:
             # An immutable field drifted (someone made the object anew), or the server is older
             # than the inputs: compare what can be compared.
             request.log("debug", f"refresh without a dry run: {error.message}")
-            return live, projected_inputs(request.inputs, live)
+            return live, projected_inputs(request.inputs, live, self._made_of(request, obj))
         return live, drifted_inputs(request.inputs, live, applied)
+
+    def _made_of(self, request: Request, obj: dict[str, Any]) -> dict[str, Any] | None:
+        """What the server would make of an object under a name nobody has; None when it refuses."""
+        try:
+            made, _ = self.client.apply(
+                request.gvk,
+                {**obj, "metadata": _elsewhere(request, obj)},
+                manager=request.manager,
+                dry_run=True,
+            )
+        except ApiError:
+            return None
+        return {**made, "metadata": {**made["metadata"], "name": obj["metadata"].get("name")}}
 
     def unready(self, request: Request, live: dict[str, Any]) -> list[str]:
         """Why an object that should be ready is not; empty when it is."""
@@ -391,3 +400,10 @@ class Objects:
             report=lambda line: request.log("info", line),
             cancelled=self._cancelled,
         )
+
+
+def _elsewhere(request: Request, obj: Mapping[str, Any]) -> dict[str, Any]:
+    """The object's metadata under a name that nobody has."""
+    suffix = hashlib.sha256(request.urn.encode()).hexdigest()[:8]
+    kept = {name: value for name, value in obj["metadata"].items() if name != "generateName"}
+    return {**kept, "name": f"pulumi-preview-{suffix}"}

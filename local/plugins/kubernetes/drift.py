@@ -10,11 +10,13 @@ from __future__ import annotations
 import base64
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from local.plugins.kubernetes.diffs import Path, changes
 from local.plugins.kubernetes.values import Secret, has_secret, reveal
 
+ABSENT: Any = object()
+EMPTY: tuple[Any, ...] = (None, False, "", 0, [], {})
 SERVER_METADATA = (
     "creationTimestamp",
     "deletionGracePeriodSeconds",
@@ -41,9 +43,16 @@ def drifted_inputs(
     return result
 
 
-def projected_inputs(inputs: Mapping[str, Any], live: Mapping[str, Any]) -> dict[str, Any]:
-    """`inputs` with live values wherever both have a place; when no dry run can be had."""
-    return _project(dict(inputs), live)
+def projected_inputs(
+    inputs: Mapping[str, Any], live: Mapping[str, Any], made: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """`inputs` with live values wherever both have a place and differ.
+
+    For where the server refuses to apply the inputs to the live object. `made` is what it would
+    make of them under another name: what is the same there and in the live object is no drift,
+    whatever it looks like. None when that cannot be had either.
+    """
+    return _project(dict(inputs), live, ABSENT if made is None else made)
 
 
 def imported_inputs(live: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,20 +70,33 @@ def imported_inputs(live: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _project(wanted: Any, live: Any) -> Any:
+def _project(wanted: Any, live: Any, made: Any) -> Any:
     if isinstance(wanted, Secret):
-        return Secret(_project(wanted.value, live))
+        return Secret(_project(wanted.value, live, made))
+    if made is not ABSENT and live == made:
+        return wanted
     if isinstance(wanted, dict) and isinstance(live, Mapping):
         kept: dict[str, Any] = {}
         for name, value in wanted.items():
+            there = made.get(name, ABSENT) if isinstance(made, Mapping) else ABSENT
             if name in live:
-                kept[name] = _project(value, live[name])
-            elif name == "stringData" and isinstance(live.get("data"), Mapping):
+                kept[name] = _project(value, live[name], there)
+            elif (
+                reveal(value) in EMPTY  # the server stores none of these
+                or (isinstance(made, Mapping) and there is ABSENT)
+                or (name == "stringData" and isinstance(live.get("data"), Mapping))
+            ):
                 kept[name] = value
         return kept
     if isinstance(wanted, list) and isinstance(live, list):
-        common = [_project(a, b) for a, b in zip(wanted, live, strict=False)]
-        return common + live[len(common) :]
+        others = cast("list[Any]", made if isinstance(made, list) else [])
+        count = min(len(wanted), len(live))
+        common = [
+            _project(wanted[at], live[at], others[at] if at < len(others) else ABSENT)
+            for at in range(count)
+        ]
+        rest = live[count:]
+        return common if rest == others[count:] else common + rest
     return live
 
 
