@@ -284,7 +284,7 @@ def test_without_capabilities_it_says_so_and_runs_the_program_with_simulated_nod
         shown = run("status")
         assert shown.returncode == 0, shown.stdout + shown.stderr
         stack = Stack.over(tmp_path / "project", {**env, **other.environment()})
-        stack.up()
+        stack.up("--policy-pack", str(PROJECT / "policies"))  # as `make up` does
         stack.up("--expect-no-changes")
         assert stack.outputs()["private"]["namespace"]
         stack.run("destroy", "-s", stack.name, "--yes", "--skip-preview")
