@@ -12,6 +12,7 @@ import pytest
 from infra.kueue import QUEUE_LABEL
 from local.gpu import RUNS_FOR
 from local.kube import Client
+from local.queues import queues
 from tests.conftest import RunningStand
 from tests.stack import Stack
 
@@ -130,18 +131,11 @@ def test_a_gpu_job_without_a_queue_waits_for_one(site: Site) -> None:
 
 @pytest.mark.slow
 def gpus_held(client: Client) -> int:
-    """What all workloads hold at one moment.
-
-    Two queues' own sums are of two moments: a GPU that went from one to the other counts twice.
-    """
-    total = 0
-    for one in client.items("/apis/kueue.x-k8s.io/v1beta2/workloads"):
-        status = one.get("status", {})
-        true = {each["type"] for each in status.get("conditions", []) if each["status"] == "True"}
-        if "QuotaReserved" in true and "Finished" not in true:
-            sets = status["admission"]["podSetAssignments"]
-            total += sum(int(each["resourceUsage"].get(GPU, 0)) for each in sets)
-    return total
+    """By the workloads of one moment: two queues' own sums are of two, and lag behind besides."""
+    kueue = "/apis/kueue.x-k8s.io/v1beta2"
+    kinds = ("localqueues", "clusterqueues", "workloads")
+    local, cluster, workloads = (client.items(f"{kueue}/{kind}") for kind in kinds)
+    return sum(queue.used for queue in queues(local, cluster, workloads))
 
 
 def test_two_hundred_jobs_never_hold_more_than_the_quota(site: Site) -> None:
