@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import re
 import threading
 import time
@@ -14,11 +13,10 @@ from local.plugins.kubernetes import naming
 from local.plugins.kubernetes.client import ApiError, Client, NoSuchKindError
 from local.plugins.kubernetes.drift import drifted_inputs, imported_inputs, projected_inputs
 from local.plugins.kubernetes.naming import GroupVersionKind
-from local.plugins.kubernetes.request import FIELD_MANAGER, RefusedError, Request
+from local.plugins.kubernetes.request import RefusedError, Request
 from local.plugins.kubernetes.settings import ProviderSettings
-from local.plugins.kubernetes.shape import expected, without_null
+from local.plugins.kubernetes.shape import elsewhere, expected, object_id, outputs, without_null
 from local.plugins.kubernetes.values import (
-    Secret,
     has_unknown,
     mark_secrets,
     reveal,
@@ -91,7 +89,7 @@ class Objects:
                 self._check_shape(request)  # the namespace is yet to come
                 return expected(obj, request.inputs)
             raise self.refused(request, obj, error, "would not be created") from error
-        return expected(self.outputs(live, request), request.inputs)
+        return expected(outputs(live, request), request.inputs)
 
     def preview_update(self, request: Request) -> dict[str, Any]:
         """The outputs to expect; raises RefusedError."""
@@ -103,12 +101,12 @@ class Objects:
             live = self._write(request, obj, dry_run=True)
         except (ApiError, NoSuchKindError) as error:
             raise self.refused(request, obj, error, "would not be updated") from error
-        return self.outputs(live, request)
+        return outputs(live, request)
 
     def _check_shape(self, request: Request) -> None:
         """Ask the server whether the known part is well-formed, under a name nobody has."""
         obj = self.prepared(request, without_unknown(request.inputs))
-        metadata = _elsewhere(request, obj)
+        metadata = elsewhere(request.urn, obj)
         if self.client.endpoint(request.gvk).namespaced:
             metadata["namespace"] = "default"
         try:
@@ -139,7 +137,7 @@ class Objects:
             live = self._persist(request, obj)
         except (ApiError, NoSuchKindError) as error:
             raise self.refused(request, obj, error, "was not created") from error
-        return self.id_of(live), self._await(request, live)
+        return object_id(live), self._await(request, live)
 
     def update(self, request: Request) -> dict[str, Any]:
         """The live object. Raises RefusedError and NotReadyError."""
@@ -207,11 +205,12 @@ class Objects:
         try:
             made, _ = self.client.apply(
                 request.gvk,
-                {**obj, "metadata": _elsewhere(request, obj)},
+                {**obj, "metadata": elsewhere(request.urn, obj)},
                 manager=request.manager,
                 dry_run=True,
             )
-        except ApiError:
+        except ApiError as error:
+            request.log("debug", f"nor elsewhere: {error.message}")
             return None
         return {**made, "metadata": {**made["metadata"], "name": obj["metadata"].get("name")}}
 
@@ -257,24 +256,6 @@ class Objects:
                 data[name] = base64.b64encode(str(text).encode()).decode()
             obj["data"] = data
         return obj
-
-    def id_of(self, live: Mapping[str, Any]) -> str:
-        return naming.object_id(live["metadata"].get("namespace"), live["metadata"]["name"])
-
-    def outputs(self, live: Mapping[str, Any], request: Request) -> dict[str, Any]:
-        """The state to keep: the live object without its bookkeeping, secrets marked."""
-        kept = dict(live)
-        metadata = dict(kept.get("metadata") or {})
-        metadata.pop("managedFields", None)
-        kept["metadata"] = metadata
-        kept = mark_secrets(kept, request.inputs)
-        if kept.get("kind") == "Secret":
-            for name in ("data", "stringData"):
-                if name in kept:
-                    kept[name] = Secret(reveal(kept[name]))
-        if request.inputs:
-            kept[FIELD_MANAGER] = request.manager
-        return kept
 
     def refused(
         self, request: Request, obj: Mapping[str, Any], error: Exception, what: str
@@ -400,10 +381,3 @@ class Objects:
             report=lambda line: request.log("info", line),
             cancelled=self._cancelled,
         )
-
-
-def _elsewhere(request: Request, obj: Mapping[str, Any]) -> dict[str, Any]:
-    """The object's metadata under a name that nobody has."""
-    suffix = hashlib.sha256(request.urn.encode()).hexdigest()[:8]
-    kept = {name: value for name, value in obj["metadata"].items() if name != "generateName"}
-    return {**kept, "name": f"pulumi-preview-{suffix}"}

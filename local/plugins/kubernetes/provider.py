@@ -39,6 +39,7 @@ from local.plugins.kubernetes.diffs import (
 )
 from local.plugins.kubernetes.request import FIELD_MANAGER, RefusedError, Request, Severity
 from local.plugins.kubernetes.settings import ProviderSettings, with_secret_kubeconfig
+from local.plugins.kubernetes.shape import object_id, outputs
 from local.plugins.kubernetes.values import (
     Redactor,
     Secret,
@@ -310,15 +311,13 @@ class KubernetesProvider(provider_pb2_grpc.ResourceProviderServicer):
                 replacing = request.urn in self._replacing
             if self._objects is None and not self._settings.kubeconfig:
                 self.log(request.urn, "warning", f"{UNREACHABLE}: {self._problem}")
-            outputs = self._on.preview_create(wanted, replacing=replacing)
-            return provider_pb2.CreateResponse(id="", properties=encode(outputs))
+            foreseen = self._on.preview_create(wanted, replacing=replacing)
+            return provider_pb2.CreateResponse(id="", properties=encode(foreseen))
         try:
             identity, live = self._on.create(wanted)
         except NotReadyError as error:
             self._unready(context, wanted, error)
-        return provider_pb2.CreateResponse(
-            id=identity, properties=encode(self._on.outputs(live, wanted))
-        )
+        return provider_pb2.CreateResponse(id=identity, properties=encode(outputs(live, wanted)))
 
     @answered
     def Update(self, request: Any, context: Any) -> Any:
@@ -331,18 +330,18 @@ class KubernetesProvider(provider_pb2_grpc.ResourceProviderServicer):
             live = self._on.update(wanted)
         except NotReadyError as error:
             self._unready(context, wanted, error)
-        return provider_pb2.UpdateResponse(properties=encode(self._on.outputs(live, wanted)))
+        return provider_pb2.UpdateResponse(properties=encode(outputs(live, wanted)))
 
     def _unready(
         self, context: grpc.ServicerContext, wanted: Request, error: NotReadyError
     ) -> NoReturn:
-        identity = self._on.id_of(error.live)
+        identity = object_id(error.live)
         self._abort_unready(
             context,
             identity=identity,
             what=f"{wanted.gvk.kind} {identity} was written but is not ready",
             reasons=error.reasons,
-            outputs=self._on.outputs(error.live, wanted),
+            outputs=outputs(error.live, wanted),
             inputs=wanted.inputs,
         )
 
@@ -367,18 +366,18 @@ class KubernetesProvider(provider_pb2_grpc.ResourceProviderServicer):
         if found is None:
             return provider_pb2.ReadResponse()
         live, live_inputs = found
-        outputs = self._on.outputs(live, wanted)
+        kept = outputs(live, wanted)
         if inputs and (reasons := self._on.unready(wanted, live)):
             self._abort_unready(
                 context,
                 identity=request.id,
                 what=f"{wanted.gvk.kind} {request.id} is not ready",
                 reasons=reasons,
-                outputs=outputs,
+                outputs=kept,
                 inputs=live_inputs,
             )
         return provider_pb2.ReadResponse(
-            id=self._on.id_of(live), properties=encode(outputs), inputs=encode(live_inputs)
+            id=object_id(live), properties=encode(kept), inputs=encode(live_inputs)
         )
 
     @answered

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from local.plugins.kubernetes.values import UNKNOWN, mark_secrets, reveal
+from local.plugins.kubernetes import naming
+from local.plugins.kubernetes.request import FIELD_MANAGER, Request
+from local.plugins.kubernetes.values import UNKNOWN, Secret, mark_secrets, reveal
 
 SERVER_MADE = ("uid", "resourceVersion", "generation", "creationTimestamp")
 
@@ -33,3 +36,30 @@ def without_null(value: Any) -> Any:
     if isinstance(value, list):
         return [without_null(each) for each in value]
     return value
+
+
+def object_id(live: Mapping[str, Any]) -> str:
+    return naming.object_id(live["metadata"].get("namespace"), live["metadata"]["name"])
+
+
+def outputs(live: Mapping[str, Any], request: Request) -> dict[str, Any]:
+    """The state to keep: the live object without its bookkeeping, secrets marked."""
+    kept = dict(live)
+    metadata = dict(kept.get("metadata") or {})
+    metadata.pop("managedFields", None)
+    kept["metadata"] = metadata
+    kept = mark_secrets(kept, request.inputs)
+    if kept.get("kind") == "Secret":
+        for name in ("data", "stringData"):
+            if name in kept:
+                kept[name] = Secret(reveal(kept[name]))
+    if request.inputs:
+        kept[FIELD_MANAGER] = request.manager
+    return kept
+
+
+def elsewhere(urn: str, obj: Mapping[str, Any]) -> dict[str, Any]:
+    """The object's metadata under a name that nobody has, for a dry run."""
+    suffix = hashlib.sha256(urn.encode()).hexdigest()[:8]
+    kept = {name: value for name, value in obj["metadata"].items() if name != "generateName"}
+    return {**kept, "name": f"pulumi-preview-{suffix}"}
