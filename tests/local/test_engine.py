@@ -88,9 +88,11 @@ def test_an_update_was_killed_when_its_lock_has_outlived_its_engine(tmp_path: Pa
     locks = folders.pulumi / "state/.pulumi/locks/organization/shop/local"
     locks.mkdir(parents=True)
     engine = tmp_path / "pulumi"
-    engine.write_text("#!/bin/sh\nread _\n", encoding="utf-8")
+    engine.write_text("#!/bin/sh\necho begun\nread _\n", encoding="utf-8")
     engine.chmod(0o755)
-    running = subprocess.Popen([engine], stdin=subprocess.PIPE)
+    running = subprocess.Popen([engine], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert running.stdout is not None
+    assert running.stdout.readline() == b"begun\n"  # before that it may go by our own name
     lock = locks / "1.json"
     try:
         lock.write_text(json.dumps({"pid": running.pid, "hostname": "here"}), encoding="utf-8")
