@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         train = work / "train.txt.gz"
         write_sequences(train, ((s.user, s.items[:-1] or s.items) for s in read_sequences(whole)))
         corpus = read_corpus(whole)
-        runs = [ours(args, work, train, seed) for seed in range(1, args.seeds + 1)]
+        seeds = range(args.first_seed, args.first_seed + args.seeds)
+        runs = [ours(args, work, train, seed) for seed in seeds]
         peers = [] if args.no_peer else [
             peer(args, name, work, train, seed) for seed in range(1, args.peer_seeds + 1)
         ]  # fmt: skip
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, help="folder of the data sets")
     parser.add_argument("--set", action="append", default=[], help="a folder of it; repeatable")
     parser.add_argument("--seeds", type=int, default=3, help="runs of ours (default 3)")
+    parser.add_argument("--first-seed", type=int, default=1, help="of these (default 1)")
     parser.add_argument("--size", default="base")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-links", action="store_true", help="the network alone")

@@ -2,6 +2,7 @@
 
     python -m benchmarks.serve [--model DIR | --items 12101] [--limit-ms 50] [--rounds 3]
     python -m benchmarks.serve --overload 300      # the bento alone at twice its capacity
+    python -m benchmarks.serve --kills 300         # at half of it, a worker killed every 30 s
 
 Two workers of one torch thread each, one run, peers in turn, so that a busy machine slows both.
 `saturated`: full answers a second with --callers requests always under way. `CPU ms`: what the
@@ -28,11 +29,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +56,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORKERS = 2
 LINKS = 256  # per item, as training keeps them
 STEP = 1.25
+EVERY = 30.0  # seconds between two kills
 ENOUGH = 0.99  # full answers among all requests, to count as served
 NO_DEADLINE_MS = 10_000
 WANTED = 3.0  # times the peer's throughput
@@ -288,6 +291,57 @@ def overload(
     return result
 
 
+def kills(words: argparse.Namespace, model: Path, items: list[str], work: Path) -> dict[str, Any]:
+    """Half the measured capacity while a worker is killed every `EVERY` seconds.
+
+    Nothing is sent twice: what a worker had under way when it died counts as failed.
+    """
+    bodies = bodies_of(items, deadline_ms=NO_DEADLINE_MS)
+    killed: list[int] = []
+    over = threading.Event()
+    with ExitStack() as stack:
+        peer = bento(stack, model, work, words.deadline_ms)
+        closed_loop(peer.url, bodies, 4, words.seconds / 2)
+        capacity = closed_loop(peer.url, bodies, words.callers, words.seconds).rate
+
+        def kill() -> None:
+            while not over.wait(EVERY):
+                if len(there := workers_of(peer)) == WORKERS:
+                    there[0].kill()
+                    killed.append(there[0].pid)
+
+        print(f"capacity {capacity:.0f} /s; {words.kills:g} s at half of it", file=sys.stderr)
+        killer = threading.Thread(target=kill)
+        killer.start()
+        got = open_loop(peer.url, bodies, capacity / 2, words.kills)
+        over.set()
+        killer.join()
+    failed = sum(got.wrong.values())
+    result = {
+        "capacity": capacity,
+        "kills": len(killed),
+        "sent": got.sent,
+        "refused": len(got.refused),
+        "failed": failed,
+        "failed, %": 100 * failed / max(1, got.sent),
+        "p99 ms": quantile([*got.full, *got.lower], 0.99),
+    }
+    for name, value in result.items():
+        print(f"{name:<20} {round(value, 4):>12}")
+    print(f"failures: {dict(got.wrong)}; wanted: at most 0.1 %")
+    return result
+
+
+def workers_of(peer: Peer) -> list[psutil.Process]:
+    """The bento's worker processes, oldest first."""
+    found: list[psutil.Process] = []
+    for child in psutil.Process(peer.pid).children(recursive=True):
+        with suppress(psutil.Error):  # ended while it was looked at
+            if any("worker" in word and "service" in word for word in child.cmdline()):
+                found.append(child)
+    return sorted(found, key=lambda one: one.create_time())
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.serve",
@@ -303,7 +357,9 @@ def main() -> int:
     parser.add_argument("--callers", type=int, default=48, help="requests under way, saturated")
     parser.add_argument("--seconds", type=float, default=8, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--overload", type=float, metavar="SECONDS", help="only the overload test")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--overload", type=float, metavar="SECONDS", help="only the overload test")
+    only.add_argument("--kills", type=float, metavar="SECONDS", help="only the killed workers")
     parser.add_argument("--out", type=Path, default=Path("out/bench"))
     words = parser.parse_args()
     # ended early, it ends the services that it started
@@ -316,9 +372,12 @@ def main() -> int:
             make_model(model, words.items)
         loaded = load_model(model)
         items = loaded.items
-        measure = compare if words.overload is None else overload
+        kind, measure = "serve", compare
+        if words.overload is not None:
+            kind, measure = "serve-overload", overload
+        elif words.kills is not None:
+            kind, measure = "serve-kills", kills
         result = measure(words, model, items, work)
-    kind = "serve" if words.overload is None else "serve-overload"
     words.out.mkdir(parents=True, exist_ok=True)
     machine = {"cores": os.cpu_count(), "kernel": platform.release(), "load": os.getloadavg()}
     (words.out / f"{kind}-{len(items)}.json").write_text(

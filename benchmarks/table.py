@@ -95,6 +95,11 @@ def overload(found: dict[str, Any], name: str) -> Iterator[Row]:
     yield Row(f"{what}: normal again, s", found["normal again s"] or float("inf"), "", None, 30)
 
 
+def killed(found: dict[str, Any], name: str) -> Iterator[Row]:
+    what = f"{name.rpartition('-')[2]} items, {found['kills']} workers killed"
+    yield Row(f"{what}: failed, %", found["failed, %"], "", None, 0.1)
+
+
 def model(found: dict[str, Any], name: str) -> Iterator[Row]:
     if name == "model-speed":
         yield from model_speed(found)
@@ -179,7 +184,7 @@ def queues(found: list[dict[str, Any]], _: str) -> Iterator[Row]:
 
 READERS: dict[str, Callable[[Any, str], Iterator[Row]]] = {
     "stand": stand, "update": update, "policies": policies, "serve-overload-*": overload,
-    "serve-[0-9]*": serve, "model-*": model, "search": search,
+    "serve-kills-*": killed, "serve-[0-9]*": serve, "model-*": model, "search": search,
     "understand": understand, "retrieval": retrieval, "data": data, "link": link,
     "served": served, "failover": failover, "queues": queues,
 }  # fmt: skip
