@@ -33,6 +33,7 @@ class Outcome:
     lower: list[float] = field(default_factory=list)  # 200 by a lower tier
     refused: list[float] = field(default_factory=list)  # 429 and 503
     wrong: Counter[str] = field(default_factory=Counter)  # anything else
+    behind: float = 0.0  # how late a request was sent at worst: the sender's own fault
 
     @property
     def sent(self) -> int:
@@ -168,6 +169,7 @@ async def _open(caller: Caller, rate: float, seconds: float, seed: int) -> Outco
             await asyncio.sleep(wait)
         elif number % 16 == 0:
             await asyncio.sleep(0)  # behind: let answers in all the same
+        outcome.behind = max(outcome.behind, time.perf_counter() - due)
         task = asyncio.create_task(caller.call(number, due, outcome))
         tasks.add(task)
         task.add_done_callback(tasks.discard)

@@ -97,7 +97,7 @@ def overload(found: dict[str, Any], name: str) -> Iterator[Row]:
 
 def killed(found: dict[str, Any], name: str) -> Iterator[Row]:
     what = f"{name.rpartition('-')[2]} items, {found['kills']} workers killed"
-    yield Row(f"{what}: failed, %", found["failed, %"], "", None, 0.1)
+    yield Row(f"{what}: not answered, %", found["not answered, %"], "", None, 0.1)
 
 
 def model(found: dict[str, Any], name: str) -> Iterator[Row]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -29,6 +30,8 @@ WORTH = 4.0
 # Turns of the event loop without a new request, after which a batch starts: from readable socket to
 # queue a request takes three. A call costs several times what one more row in it does.
 IDLE_TURNS = 3
+# Seconds after which a lane that nobody may use for its time is measured again.
+STALE_S = 0.2
 
 
 class LateError(RuntimeError):
@@ -50,9 +53,11 @@ class Lane(Generic[In, Out]):
         # How many times longer calls take now: a busy machine slows all sizes alike, and a size
         # that is not in use would never be measured again.
         self._slow = 1.0
+        self.measured = 0.0  # when, on the perf_counter clock
 
     def observe(self, size: int, seconds: float) -> None:
         """Take one measured call into account."""
+        self.measured = time.perf_counter()
         bucket = _bucket(size)
         known = self._costs.get(bucket)
         if known is None:
@@ -84,6 +89,12 @@ class Lane(Generic[In, Out]):
         waiting, limit = len(self.queue) + extra, self.limit(target_s)
         full, rest = divmod(waiting, limit)
         return full * self.cost(limit) + self.cost(rest)
+
+
+def _unheard(future: asyncio.Future[Any]) -> None:
+    """Take an error that nobody waits for: the next who uses the lane meets and tells it."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _bucket(size: int) -> int:
@@ -147,6 +158,20 @@ class Batcher:
         lane.queue.append((job, deadline, future))
         self._wake.set()
         return await future
+
+    def probe(self, lane: Lane[In, Out], job: In) -> None:
+        """Measure a lane that looked too slow for this job; nobody waits for the answer.
+
+        Only what is called is measured: a lane that the end of an overload left looking slow would
+        stay out of use for ever. Does nothing while it is in use, or was measured just now.
+        """
+        now = time.perf_counter()
+        if lane.queue or now < max(self._busy_until, lane.measured + STALE_S):
+            return
+        future: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(_unheard)
+        lane.queue.append((job, math.inf, future))
+        self._wake.set()
 
     async def _loop(self) -> None:
         loop = asyncio.get_running_loop()

@@ -262,6 +262,7 @@ class Engine:
         for tier, lane in _ranked(lanes):
             left = deadline - time.perf_counter()
             if self.batcher.delay(lane) * SAFETY > left:
+                self.batcher.probe(lane, job)
                 continue
             try:
                 answer = await self.batcher.submit(lane, job, deadline)
@@ -294,10 +295,11 @@ class Engine:
         else:
             deadline = began + (request.deadline_ms or self.settings.deadline_ms) / 1000
             delay = self.batcher.delay(lane)
-            if delay * SAFETY > deadline - time.perf_counter():
-                raise RefusedError("search is overloaded", retry_after_s=max(1, round(delay)))
             wanted = request.k + len(request.exclude)
             job = SearchJob(request.query, history.items, wanted, view.mask)
+            if delay * SAFETY > deadline - time.perf_counter():
+                self.batcher.probe(lane, job)
+                raise RefusedError("search is overloaded", retry_after_s=max(1, round(delay)))
             try:
                 found = await self.batcher.submit(lane, job, deadline)
             except LateError:

@@ -182,3 +182,28 @@ def test_a_request_through_the_whole_framework_gets_the_same_answer(tmp_path: Pa
         assert (wrong.status_code, wrong.json()["fields"][0]["field"]) == (422, "k")
 
     ask(tmp_path, talk)
+
+
+def test_a_service_that_was_slow_for_a_while_gives_its_best_answers_again(tmp_path: Path) -> None:
+    history = next(iter(shop().sequences().values()))[:5]
+    query = {"query": shop().products[0].title}
+
+    async def talk(service: Service) -> None:
+        lanes = service.runtime.engine.lanes
+        assert lanes is not None
+        assert lanes.search is not None
+        for _ in range(50):
+            lanes.ranker.observe(1, 60.0)
+            lanes.search.observe(1, 60.0)
+        answer = await service.post("/recommend", {"history": history})
+        assert answer["tier"] == "popular", "a minute is over the deadline"
+        await service.post("/search", query, status=429)
+        async with asyncio.timeout(60):
+            while True:
+                await asyncio.sleep(0.05)
+                answer = await service.post("/recommend", {"history": history})
+                found = await service.client.post("/search", json=query)
+                if answer["tier"] == "ranker" and found.status_code == 200:
+                    break
+
+    ask(tmp_path, talk)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence
 
 import pytest
@@ -84,3 +85,68 @@ def test_requests_that_are_on_their_way_through_the_loop_join_the_batch() -> Non
 
     assert asyncio.run(all_of_them()) == list(range(8))
     assert made == [8]
+
+
+def test_a_lane_that_was_left_looking_slow_is_measured_again_though_nobody_may_use_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bento.batcher.STALE_S", 0.0)
+    slow = lane(FLAT)
+    for _ in range(50):
+        slow.observe(1, 1.0)
+    assert slow.cost(1) > 0.5
+
+    async def probed() -> None:
+        batcher = Batcher(TARGET)
+        batcher.lanes = [slow]
+        batcher.start()
+        try:
+            for _ in range(200):
+                batcher.probe(slow, 1)
+                await asyncio.sleep(0.002)
+        finally:
+            await batcher.stop()
+
+    asyncio.run(probed())
+    assert slow.cost(1) < 0.05
+
+
+def test_a_lane_in_use_or_measured_just_now_is_not_measured_for_nobody() -> None:
+    async def waiting(prepare: Lane[int, int]) -> int:
+        batcher = Batcher(TARGET)
+        batcher.lanes = [prepare]
+        for _ in range(3):
+            batcher.probe(prepare, 1)
+        return len(prepare.queue)
+
+    known = lane(FLAT)
+    assert asyncio.run(waiting(known)) == 0, "measured just now"
+    known.measured = 0.0
+    assert asyncio.run(waiting(known)) == 1, "one is enough"
+
+
+def test_an_error_that_nobody_waits_for_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bento.batcher.STALE_S", 0.0)
+    told: list[object] = []
+
+    def broken(jobs: Sequence[int]) -> Sequence[int]:
+        if 0 in jobs:
+            raise RuntimeError("made to fail by the test")
+        return jobs
+
+    async def both() -> int:
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(what))
+        batcher = Batcher(TARGET)
+        only: Lane[int, int] = Lane("ranker", broken, 64)
+        batcher.lanes = [only]
+        batcher.start()
+        try:
+            batcher.probe(only, 0)
+            await asyncio.sleep(0.02)
+            return await batcher.submit(only, 7, deadline=float("inf"))
+        finally:
+            await batcher.stop()
+
+    assert asyncio.run(both()) == 7
+    gc.collect()
+    assert told == []
