@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
+
+log = logging.getLogger("bento.batcher")
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -53,7 +56,7 @@ class Lane(Generic[In, Out]):
         # How many times longer calls take now: a busy machine slows all sizes alike, and a size
         # that is not in use would never be measured again.
         self._slow = 1.0
-        self.measured = 0.0  # when, on the perf_counter clock
+        self.measured = -math.inf  # when, on the perf_counter clock
 
     def observe(self, size: int, seconds: float) -> None:
         """Take one measured call into account."""
@@ -92,9 +95,9 @@ class Lane(Generic[In, Out]):
 
 
 def _unheard(future: asyncio.Future[Any]) -> None:
-    """Take an error that nobody waits for: the next who uses the lane meets and tells it."""
-    if not future.cancelled():
-        future.exception()
+    """Tell an error of a call that nobody waits for."""
+    if not future.cancelled() and (error := future.exception()) is not None:
+        log.error("model call failed", exc_info=error)
 
 
 def _bucket(size: int) -> int:
@@ -170,6 +173,7 @@ class Batcher:
             return
         future: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
         future.add_done_callback(_unheard)
+        lane.measured = now  # one that fails is not called for every request either
         lane.queue.append((job, math.inf, future))
         self._wake.set()
 

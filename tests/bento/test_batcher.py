@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -111,7 +112,11 @@ def test_a_lane_that_was_left_looking_slow_is_measured_again_though_nobody_may_u
     assert slow.cost(1) < 0.05
 
 
-def test_a_lane_in_use_or_measured_just_now_is_not_measured_for_nobody() -> None:
+def test_a_lane_in_use_or_measured_just_now_is_not_measured_for_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bento.batcher.STALE_S", 3600.0)
+
     async def waiting(prepare: Lane[int, int]) -> int:
         batcher = Batcher(TARGET)
         batcher.lanes = [prepare]
@@ -121,11 +126,13 @@ def test_a_lane_in_use_or_measured_just_now_is_not_measured_for_nobody() -> None
 
     known = lane(FLAT)
     assert asyncio.run(waiting(known)) == 0, "measured just now"
-    known.measured = 0.0
+    known.measured = -math.inf
     assert asyncio.run(waiting(known)) == 1, "one is enough"
 
 
-def test_an_error_that_nobody_waits_for_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_that_nobody_waits_for_is_logged_and_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("bento.batcher.STALE_S", 0.0)
     told: list[object] = []
 
@@ -150,3 +157,4 @@ def test_an_error_that_nobody_waits_for_ends_nothing(monkeypatch: pytest.MonkeyP
     assert asyncio.run(both()) == 7
     gc.collect()
     assert told == []
+    assert [one.message for one in caplog.records] == ["model call failed"]
