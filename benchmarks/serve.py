@@ -24,26 +24,20 @@ import json
 import os
 import platform
 import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import psutil
 import torch
 
+from benchmarks.faults import ENOUGH, NO_DEADLINE_MS, STEP, kills, overload
 from benchmarks.load import Outcome, bodies_of, closed_loop, open_loop, quantile
 from benchmarks.retrieval import cluster
+from benchmarks.services import Peer, bare, bento, cpu_seconds, plain
 from model.checkpoint import Fusion, load_model, save_model
 from model.links import Links
 from model.net import NetConfig, Recommender
@@ -52,21 +46,9 @@ from model.scoring import encode
 from model.settings import TrainConfig
 from model.sizes import SIZES
 
-ROOT = Path(__file__).resolve().parent.parent
-WORKERS = 2
 LINKS = 256  # per item, as training keeps them
-STEP = 1.25
 TRIES = 2  # at a rate: something else on the machine may have spoilt the first
-EVERY = 30.0  # seconds between two kills
-ENOUGH = 0.99  # full answers among all requests, to count as served
-NO_DEADLINE_MS = 10_000
 WANTED = 3.0  # times the peer's throughput
-
-
-class Peer(NamedTuple):
-    name: str
-    url: str
-    pid: int
 
 
 def make_model(out: Path, items: int) -> None:
@@ -95,94 +77,6 @@ def make_model(out: Path, items: int) -> None:
             fusion=Fusion(weight=0.0 if large else 1.0), train=TrainConfig(), size="random",
             data_fingerprint="none", metrics=metrics, extra=extra,
         )  # fmt: skip
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def running(name: str, command: list[str], port: int, env: dict[str, str]) -> Iterator[Peer]:
-    """A service in its own process group, ready; ended with all of its processes."""
-    url = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "BENTOML_DO_NOT_TRACK": "True", **env},
-        )  # fmt: skip
-        try:
-            until = time.monotonic() + 600
-            while not answers(url):
-                if process.poll() is not None or time.monotonic() > until:
-                    log.seek(0)
-                    raise SystemExit(f"benchmarks.serve: {name} did not start:\n{log.read()!r}")
-                time.sleep(0.5)
-            yield Peer(name, url, process.pid)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-
-def cpu_seconds(peer: Peer) -> float:
-    """CPU time that the processes of a service have used so far."""
-    spent = 0.0
-    main = psutil.Process(peer.pid)
-    for process in (main, *main.children(recursive=True)):
-        times = process.cpu_times()
-        spent += times.user + times.system
-    return spent
-
-
-def answers(url: str) -> bool:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(f"{url}/readyz", timeout=10) as answer:
-            return answer.status == 200
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def bento(stack: ExitStack, model: Path, work: Path, deadline_ms: float) -> Peer:
-    port = free_port()
-    command = [sys.executable, "-m", "bentoml", "serve", "bento.service:Recommender"]
-    env = {
-        "RECOMMENDER__MODEL_DIR": str(model), "RECOMMENDER__STORE": "off",
-        "RECOMMENDER__STATE_DIR": str(work / "state"), "RECOMMENDER__WORKERS": str(WORKERS),
-        "RECOMMENDER__TORCH_THREADS": "1", "RECOMMENDER__LOG_LEVEL": "warning",
-        "RECOMMENDER__DEADLINE_MS": str(deadline_ms), "BENTOML_HOME": str(work / "bentoml"),
-    }  # fmt: skip
-    return stack.enter_context(
-        running("bento", [*command, "--host", "127.0.0.1", "--port", str(port)], port, env)
-    )
-
-
-def plain(stack: ExitStack, model: Path) -> Peer:
-    port = free_port()
-    command = [
-        "local/uv.sh", "run", "--frozen", "--with", "fastapi>=0.115", "python", "-m", "uvicorn",
-        "benchmarks.peers.fastapi_recommender:app", "--workers", str(WORKERS), "--port", str(port),
-        "--no-access-log", "--log-level", "warning",
-        "--timeout-worker-healthcheck", "600",  # slow to import on a busy machine is not dead
-    ]  # fmt: skip
-    return stack.enter_context(
-        running("FastAPI + torch", command, port, {"PEER_MODEL": str(model)})
-    )
-
-
-def bare(stack: ExitStack, work: Path, name: str, service: str, model: Path) -> Peer:
-    port = free_port()
-    command = [
-        sys.executable, "-m", "bentoml", "serve", f"benchmarks.peers.bare_bento:{service}",
-        "--host", "127.0.0.1", "--port", str(port),
-    ]  # fmt: skip
-    env = {"BENTOML_HOME": str(work / service), "PEER_MODEL": str(model)}
-    return stack.enter_context(running(name, command, port, env))
 
 
 def within(peer: Peer, bodies: list[bytes], limit_ms: float, seconds: float, start: float) -> float:
@@ -256,109 +150,6 @@ def table(found: dict[str, dict[str, list[float]]], ours: str) -> dict[str, floa
         print(f"{what:<26} {mine:>10.2f} {other:>10.2f}  {name:<16} {ratios[what]:>7.2f}")
     print(f"\nwanted: {WANTED:g} x the throughput, 1.30 x the bare endpoint's time with the model")
     return ratios
-
-
-def overload(
-    words: argparse.Namespace, model: Path, items: list[str], work: Path
-) -> dict[str, Any]:
-    """Twice the measured capacity: what is refused, and how soon it is over.
-
-    Over is when a rate is answered in time again that was before, half of the capacity or less.
-    """
-    bodies = bodies_of(items, deadline_ms=max(5, round(words.limit_ms)))
-    with ExitStack() as stack:
-        peer = bento(stack, model, work, words.deadline_ms)
-        patient = bodies_of(items, deadline_ms=NO_DEADLINE_MS)
-        closed_loop(peer.url, patient, 4, words.seconds / 2)
-        capacity = closed_loop(peer.url, patient, words.callers, words.seconds).rate
-
-        def calm(rate: float) -> bool:
-            got = open_loop(peer.url, bodies, rate, 2)
-            return got.share >= ENOUGH and quantile(got.full, 0.99) <= words.limit_ms
-
-        usual = capacity / 2
-        while not calm(usual):
-            usual /= STEP
-        print(
-            f"capacity {capacity:.0f} /s; {words.overload:g} s at twice that, then {usual:.0f} /s",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
-        heavy = open_loop(peer.url, bodies, 2 * capacity, words.overload)
-        began = time.monotonic()
-        while not (normal := calm(usual)) and time.monotonic() - began < 60:
-            pass
-        recovered = time.monotonic() - began
-    accepted = [*heavy.full, *heavy.lower]
-    result = {
-        "capacity": capacity,
-        "usual": usual,
-        "sent": heavy.sent,
-        "full": len(heavy.full),
-        "lower tier": len(heavy.lower),
-        "refused": len(heavy.refused),
-        "failed": sum(heavy.wrong.values()),
-        "sent late by s": heavy.behind,
-        "accepted p99 ms": quantile(accepted, 0.99),
-        "refused p99 ms": quantile(heavy.refused, 0.99),
-        "normal again s": recovered if normal else None,
-    }
-    for name, value in result.items():
-        print(f"{name:<20} {'never' if value is None else round(value, 1):>12}")
-    print(f"failures: {dict(heavy.wrong)}")
-    return result
-
-
-def kills(words: argparse.Namespace, model: Path, items: list[str], work: Path) -> dict[str, Any]:
-    """--load of the measured capacity while a worker is killed every `EVERY` seconds.
-
-    Nothing is sent twice: what a worker had under way when it died counts as failed. While one is
-    away the other has all of the load, on cores that also start the new one.
-    """
-    bodies = bodies_of(items, deadline_ms=NO_DEADLINE_MS)
-    killed: list[int] = []
-    over = threading.Event()
-    with ExitStack() as stack:
-        peer = bento(stack, model, work, words.deadline_ms)
-        closed_loop(peer.url, bodies, 4, words.seconds / 2)
-        capacity = closed_loop(peer.url, bodies, words.callers, words.seconds).rate
-
-        def kill() -> None:
-            while not over.wait(EVERY):
-                if len(there := workers_of(peer)) == WORKERS:
-                    there[0].kill()
-                    killed.append(there[0].pid)
-
-        print(f"capacity {capacity:.0f} /s; {words.load:g} of it", file=sys.stderr, flush=True)
-        killer = threading.Thread(target=kill)
-        killer.start()
-        got = open_loop(peer.url, bodies, words.load * capacity, words.kills)
-        over.set()
-        killer.join()
-    failed = sum(got.wrong.values())
-    result = {
-        "capacity": capacity,
-        "load": words.load,
-        "kills": len(killed),
-        "sent": got.sent,
-        "refused": len(got.refused),
-        "failed": failed,
-        "not answered, %": 100 * (failed + len(got.refused)) / max(1, got.sent),
-        "p99 ms": quantile([*got.full, *got.lower], 0.99),
-    }
-    for name, value in result.items():
-        print(f"{name:<20} {round(value, 4):>12}")
-    print(f"failures: {dict(got.wrong)}; wanted: at most 0.1 %")
-    return result
-
-
-def workers_of(peer: Peer) -> list[psutil.Process]:
-    """The bento's worker processes, oldest first."""
-    found: list[psutil.Process] = []
-    for child in psutil.Process(peer.pid).children(recursive=True):
-        with suppress(psutil.Error):  # ended while it was looked at
-            if any("worker" in word and "service" in word for word in child.cmdline()):
-                found.append(child)
-    return sorted(found, key=lambda one: one.create_time())
 
 
 def main() -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,13 +16,9 @@ from types import MappingProxyType
 import httpx
 import psutil
 
+from benchmarks.services import free_port, workers_of
+
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Served:
@@ -40,14 +35,7 @@ class Served:
 
     def workers(self) -> list[psutil.Process]:
         """Its worker processes, oldest first; the guardian of the store and helpers left out."""
-        found = []
-        for child in psutil.Process(self.process.pid).children(recursive=True):
-            try:
-                if any("worker" in word and "service" in word for word in child.cmdline()):
-                    found.append(child)
-            except psutil.Error:
-                continue  # ended while it was looked at
-        return sorted(found, key=lambda p: p.create_time())
+        return workers_of(self.process.pid)
 
     def versions(self) -> set[str]:
         """Model versions that the workers answer with; new connections reach all of them."""
