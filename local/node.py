@@ -24,6 +24,10 @@ LEASE_FRESH = 40.0  # seconds: a kubelet renews its lease every ten
 MOUNT_POINTS = ("/var/lib/kubelet", "/var/lib/cni", "/var/log/containers")
 
 
+def _seconds(stamp: str) -> float:
+    return datetime.fromisoformat(stamp).timestamp()
+
+
 def part_name(site: str, node: str) -> str:
     return f"{site}/node-{node.rsplit('-', 1)[1]}"
 
@@ -79,7 +83,11 @@ class Node:
         )
 
     def ready(self) -> bool:
-        """Ready in the API, by a lease that this very process renewed, not its predecessor."""
+        """Ready in the API, by the report of this very process and not of its predecessor.
+
+        A new kubelet renews the lease before it reports its first status, so that for a moment
+        "Ready" is still what the last one said; a report's time is in whole seconds.
+        """
         record = Record.read(record_path(self.folders, self.part_name))
         if record is None:
             return False
@@ -91,10 +99,15 @@ class Node:
             )
         except (OSError, ApiError):
             return False
-        renewed = datetime.fromisoformat(lease["spec"]["renewTime"]).timestamp()
-        fresh = renewed > max(record.identity.since(), time() - LEASE_FRESH)
-        conditions = {one["type"]: one["status"] for one in node["status"].get("conditions") or ()}
-        return fresh and conditions.get("Ready") == "True"
+        since = record.identity.since()
+        conditions = {one["type"]: one for one in node["status"].get("conditions") or ()}
+        told = conditions.get("Ready")
+        return (
+            _seconds(lease["spec"]["renewTime"]) > max(since, time() - LEASE_FRESH)
+            and told is not None
+            and told["status"] == "True"
+            and _seconds(told["lastHeartbeatTime"]) >= int(since)
+        )
 
     def part(self, netns: str) -> Part:
         """Write the node's configuration and describe its process."""

@@ -9,13 +9,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from local.paths import MARKER, PROJECT
-from local.proc import Identity
+from local.control_plane import ControlPlane
+from local.layout import read
+from local.node import Node
+from local.paths import MARKER, PROJECT, Folders
+from local.proc import Identity, Record, record_path
+from local.tools.resolve import Tools
 from tests.conftest import RunningStand
 
 pytestmark = pytest.mark.stand
@@ -271,6 +277,40 @@ def test_a_killed_node_takes_its_own_pods_alone_and_comes_back_with_up(
     finally:
         for pod in pods:
             client.delete(pod)
+
+
+def test_a_node_is_not_ready_by_what_its_predecessor_reported(
+    rooted: RunningStand, tmp_path: Path
+) -> None:
+    """Its lease is renewed every ten seconds, its status told again every five minutes."""
+    folders, where = Folders(rooted.state), read(Folders(rooted.state))
+    assert where is not None
+    plane = ControlPlane(folders, where.sites["private"], Tools({}))
+    kubelet = Node(folders, plane, 0, ())
+    assert kubelet.ready()
+    record = Record.read(record_path(folders, kubelet.part_name))
+    assert record is not None
+    # the same node, as `up` sees it once a new process has taken over and said nothing yet
+    later = Node(Folders(tmp_path), plane, 0, ())
+    lease = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{later.name}"
+    with subprocess.Popen(["sleep", "60"]) as newcomer:
+        identity = Identity.of(newcomer.pid)
+        assert identity is not None
+        record_path(later.folders, later.part_name).parent.mkdir(parents=True)
+        replace(record, identity=identity).write(record_path(later.folders, later.part_name))
+
+        def renewed() -> bool:
+            stamp = plane.client.get(lease)["spec"]["renewTime"]
+            return datetime.fromisoformat(stamp).timestamp() > identity.since()
+
+        eventually(renewed, 30, "the lease is renewed")
+        told = plane.client.get(f"/api/v1/nodes/{later.name}")["status"]["conditions"]
+        ready = next(one for one in told if one["type"] == "Ready")
+        heard = datetime.fromisoformat(ready["lastHeartbeatTime"]).timestamp()
+        newcomer.terminate()
+    assert ready["status"] == "True"
+    assert later.ready() == (heard >= int(identity.since())), "by chance it reported just now"
+    assert kubelet.ready()
 
 
 @pytest.mark.parametrize("seconds", [1.0, 4.0, 8.0])
