@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.load import bodies_of, closed_loop, open_loop, quantile
-from benchmarks.services import WORKERS, bento, workers_of
+from benchmarks.services import WORKERS, apart, bento, workers_of
 
 STEP = 1.25
 EVERY = 30.0  # seconds between two kills
@@ -30,8 +30,10 @@ def overload(
     Over is when a rate is answered in time again that was before, half of the capacity or less.
     """
     bodies = bodies_of(items, deadline_ms=max(5, round(words.limit_ms)))
+    cores = apart() if words.apart else frozenset[int]()
     with ExitStack() as stack:
-        peer = bento(stack, model, work, words.deadline_ms)
+        workers = len(cores) or WORKERS
+        peer = bento(stack, model, work, words.deadline_ms, workers, cores)
         patient = bodies_of(items, deadline_ms=NO_DEADLINE_MS)
         closed_loop(peer.url, patient, 4, words.seconds / 2)
         capacity = closed_loop(peer.url, patient, words.callers, words.seconds).rate
@@ -59,6 +61,8 @@ def overload(
         recovered = time.monotonic() - began
     accepted = [*heavy.full, *heavy.lower]
     result = {
+        "workers": workers,
+        "cores of their own": len(cores),
         "capacity": capacity,
         "usual": usual,
         "sent": heavy.sent,

@@ -1,7 +1,7 @@
 """The bento beside the service that one writes first (FastAPI + torch), on the same weights.
 
     python -m benchmarks.serve [--model DIR | --items 12101] [--limit-ms 50] [--rounds 3]
-    python -m benchmarks.serve --overload 300      # the bento alone at twice its capacity
+    python -m benchmarks.serve --overload 300 --apart    # the bento alone at twice its capacity
     python -m benchmarks.serve --kills 300         # at a quarter of it, a worker killed every 30 s
 
 Two workers of one torch thread each, one run, peers in turn, so that a busy machine slows both.
@@ -169,10 +169,16 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--overload", type=float, metavar="SECONDS", help="only the overload test")
+    parser.add_argument(
+        "--apart", action="store_true",
+        help="with --overload: half of the cores for the service, a worker each; half for callers",
+    )  # fmt: skip
     only.add_argument("--kills", type=float, metavar="SECONDS", help="only the killed workers")
     parser.add_argument("--load", type=float, default=0.25, help="with --kills, of the capacity")
     parser.add_argument("--out", type=Path, default=Path("out/bench"))
     words = parser.parse_args()
+    if words.apart and words.overload is None:
+        parser.error("--apart goes with --overload")
     # ended early, it ends the services that it started
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="hr-bench-") as folder:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import psutil
 
+Cores = frozenset[int]
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = 2
 
@@ -34,10 +35,30 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def apart() -> Cores:
+    """Keep this process to the upper half of its cores; the lower half is the service's.
+
+    A caller that shares its cores with the service delays the answers that it measures.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    half = len(cores) // 2
+    if not half:
+        raise SystemExit("benchmarks.serve: --apart needs two cores, this process may use one")
+    os.sched_setaffinity(0, cores[half:])
+    return frozenset(cores[:half])
+
+
 @contextmanager
-def running(name: str, command: list[str], port: int, env: dict[str, str]) -> Iterator[Peer]:
-    """A service in its own process group, ready; ended with all of its processes."""
+def running(
+    name: str, command: list[str], port: int, env: dict[str, str], cores: Cores = frozenset()
+) -> Iterator[Peer]:
+    """A service in its own process group, ready; ended with all of its processes.
+
+    With `cores` it runs on these alone.
+    """
     url = f"http://127.0.0.1:{port}"
+    if cores:
+        command = ["taskset", "--cpu-list", ",".join(map(str, sorted(cores))), *command]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
@@ -79,17 +100,20 @@ def answers(url: str) -> bool:
         return False
 
 
-def bento(stack: ExitStack, model: Path, work: Path, deadline_ms: float) -> Peer:
+def bento(
+    stack: ExitStack, model: Path, work: Path, deadline_ms: float,
+    workers: int = WORKERS, cores: Cores = frozenset(),
+) -> Peer:  # fmt: skip
     port = free_port()
     command = [sys.executable, "-m", "bentoml", "serve", "bento.service:Recommender"]
     env = {
         "RECOMMENDER__MODEL_DIR": str(model), "RECOMMENDER__STORE": "off",
-        "RECOMMENDER__STATE_DIR": str(work / "state"), "RECOMMENDER__WORKERS": str(WORKERS),
+        "RECOMMENDER__STATE_DIR": str(work / "state"), "RECOMMENDER__WORKERS": str(workers),
         "RECOMMENDER__TORCH_THREADS": "1", "RECOMMENDER__LOG_LEVEL": "warning",
         "RECOMMENDER__DEADLINE_MS": str(deadline_ms), "BENTOML_HOME": str(work / "bentoml"),
     }  # fmt: skip
     return stack.enter_context(
-        running("bento", [*command, "--host", "127.0.0.1", "--port", str(port)], port, env)
+        running("bento", [*command, "--host", "127.0.0.1", "--port", str(port)], port, env, cores)
     )
 
 
