@@ -155,7 +155,8 @@ class Batcher:
     async def submit(self, lane: Lane[In, Out], job: In, deadline: float) -> Out:
         """Answer of the lane's function for this job.
 
-        `deadline` is on the `time.perf_counter` clock; LateError if its turn comes after it.
+        `deadline` is on the `time.perf_counter` clock; LateError if, when its turn comes, the call
+        would end after it.
         """
         future: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
         lane.queue.append((job, deadline, future))
@@ -215,14 +216,14 @@ class Batcher:
             await asyncio.sleep(0)
 
     def _take(self, lane: Lane[Any, Any]) -> list[tuple[Any, asyncio.Future[Any]]]:
-        now = time.perf_counter()
         limit = lane.limit(self.target_s)
+        done = time.perf_counter() + lane.cost(min(limit, len(lane.queue)))
         taken: list[tuple[Any, asyncio.Future[Any]]] = []
         while lane.queue and len(taken) < limit:
             job, deadline, future = lane.queue.popleft()
             if future.done():  # the caller went away
                 continue
-            if deadline < now:
+            if deadline < done:
                 future.set_exception(LateError(lane.name))
                 continue
             taken.append((job, future))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ log = logging.getLogger("bento.engine")
 
 # A tier is chosen if its expected time, with this safety factor, fits what is left.
 SAFETY = 1.25
+# A request waited in its socket before the service saw it, and its answer waits to be sent.
+UNSEEN_TURNS = 2
 # Share of the default deadline that one batch may take: two batches in a row still fit.
 BATCH_SHARE = 0.35
 WARM_SIZES = (1, 2, 4, 8, 16, 32)
@@ -157,11 +160,30 @@ def warm(served: Served, lanes: Lanes) -> None:
         measure(lanes.search, SearchJob(words, history, 10, None))
 
 
+def _settle(*, first: bool) -> None:
+    """Take what stays (modules, model, catalogue) out of the garbage collector's sight.
+
+    A full collection looks at all of it, for longer than a request may take, and load makes one
+    every second or two. Afterwards it looks at the requests under way alone. Garbage is
+    looked for before the first version only, as later ones come while requests are answered; a
+    version that is replaced holds no cycles and goes without the collector.
+    """
+    if first:
+        gc.collect()
+    gc.freeze()
+
+
 class Engine:
     """Answers requests with the version in use. Use it from one event loop."""
 
-    def __init__(self, settings: ServiceSettings, store: HistoryStore | None) -> None:
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        store: HistoryStore | None,
+        wait: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self.settings = settings
+        self._wait = wait  # seconds for a turn of the event loop, under the load of now
         self.store = store
         self.batcher = Batcher(
             settings.deadline_ms / 1000 * BATCH_SHARE,
@@ -181,6 +203,7 @@ class Engine:
         self.batcher.lanes = [*waiting, *lanes.in_order()]
         if old is not None:
             metrics.MODEL_INFO.labels(old.version).set(0)
+        _settle(first=old is None)
         metrics.MODEL_INFO.labels(served.version).set(1)
         metrics.MODEL_LOADED.set(served.loaded_at.timestamp())
         metrics.MODEL_CREATED.set(served.predictor.manifest.created.timestamp())
@@ -199,6 +222,11 @@ class Engine:
             if self.batcher.delay(lane) * SAFETY <= left:
                 return tier
         return Tier.POPULAR
+
+    def _deadline(self, request: RecommendRequest | SearchRequest, began: float) -> float:
+        """When the answer must be there, so that its client has it in time (perf_counter)."""
+        given = (request.deadline_ms or self.settings.deadline_ms) / 1000
+        return began + given - UNSEEN_TURNS * self._wait()
 
     async def _history(
         self, served: Served, given: list[str] | None, user_id: str | None
@@ -232,7 +260,7 @@ class Engine:
         metrics.child(metrics.USERS, "known" if items else "cold").inc()
         view = served.shelf.view(request.filters)
         excluded = frozenset(request.exclude)
-        deadline = began + (request.deadline_ms or self.settings.deadline_ms) / 1000
+        deadline = self._deadline(request, began)
         note: str | None = None
         tier, ranked = Tier.POPULAR, None
         if view.passing == 0:
@@ -293,7 +321,7 @@ class Engine:
         if view.passing == 0:
             note = "no item passes the filters"
         else:
-            deadline = began + (request.deadline_ms or self.settings.deadline_ms) / 1000
+            deadline = self._deadline(request, began)
             delay = self.batcher.delay(lane)
             wanted = request.k + len(request.exclude)
             job = SearchJob(request.query, history.items, wanted, view.mask)

@@ -42,8 +42,9 @@ BODY_TIMEOUT_S = 10
 WHOLE_S = 60  # ends a request that something broken holds; deadlines are the engine's work
 TICK_S = 0.01
 USUAL_S = 0.1  # over which the requests under way are averaged
-# Requests under way from which a late event loop means load of our own: with fewer, the machine is
-# short of processor time for other reasons, and refusing a lone shopper would not bring it back.
+# Requests, under way or begun in the last turns of the event loop, from which a late loop means
+# load of our own: with fewer, the machine is short of processor time for other reasons, and
+# refusing a lone shopper would not bring it back.
 FEW = 4
 GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 
@@ -56,6 +57,8 @@ class Admission:
         self.max_lag_s = max_lag_s
         self.in_flight = 0
         self.usual = 0.0  # of the last tenth of a second or so
+        self._begun = 0  # since the last tick
+        self._before = 0  # in the tick before
         self._lag = 0.0
         self._due = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -75,6 +78,7 @@ class Admission:
             lag = max(0.0, time.perf_counter() - self._due)
             # Rises at once, falls over a few ticks: one long pause does not flap.
             self._lag = max(lag, self._lag * 0.7)
+            self._before, self._begun = self._begun, 0
             self.usual += (self.in_flight - self.usual) * TICK_S / USUAL_S
             metrics.LOOP_LAG.set(self._lag)
             metrics.IN_FLIGHT.set(self.in_flight)
@@ -85,12 +89,32 @@ class Admission:
         overdue = time.perf_counter() - self._due if self._due else 0.0
         return max(self._lag, overdue)
 
+    @property
+    def load(self) -> int:
+        """Requests under way, or begun in this tick or the last: most answers end where they began,
+        and are never under way together."""
+        return max(self.in_flight, self._begun, self._before)
+
+    @property
+    def wait(self) -> float:
+        """Seconds that requests wait for each other in the event loop, unseen by any queue."""
+        return self.lag if self.load > FEW else 0.0
+
+    def begin(self) -> None:
+        """A request is under way."""
+        self.in_flight += 1
+        self._begun += 1
+
+    def end(self) -> None:
+        """It is not any more."""
+        self.in_flight -= 1
+
     def refuse(self) -> RefusedError | None:
-        """The refusal, if one is due; `in_flight` already counts the request that asks."""
+        """The refusal, if one is due, of a request that has begun."""
         if self.in_flight >= self.max_in_flight:
             metrics.REFUSED.labels("in_flight").inc()
             return RefusedError("too many requests are under way", retry_after_s=1)
-        if self.in_flight > FEW and self.lag > self.max_lag_s:
+        if self.wait > self.max_lag_s:
             metrics.REFUSED.labels("lag").inc()
             return RefusedError("the service is overloaded", retry_after_s=1)
         return None
@@ -132,7 +156,8 @@ class Guard:
         state["request_id"], state["began"] = request_id, began
         limited = path in LIMITED
         answered = _Answer(send, request_id, self.ends if limited else None)
-        self.admission.in_flight += limited
+        if limited:
+            self.admission.begin()
         try:
             if limited and (refusal := self.admission.refuse()) is not None:
                 raise refusal
@@ -148,7 +173,8 @@ class Guard:
             log.exception("request failed")
             await answered.error(ServiceError("internal error; the log has it under this id"))
         finally:
-            self.admission.in_flight -= limited
+            if limited:
+                self.admission.end()
             _finish(path, scope["method"], answered.status, began)
             current_request.reset(token)
 

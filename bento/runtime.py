@@ -40,6 +40,16 @@ TURN_S = 0.0005
 Loader = Callable[[Path, Lock | None, str, int | None], Served]
 
 
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel until it has ended: a library may swallow the first (nats-py does while it connects,
+    by `asyncio.wait_for` of Python 3.11, https://github.com/python/cpython/issues/86296)."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.5)
+    with contextlib.suppress(asyncio.CancelledError):
+        task.result()
+
+
 class Runtime:
     """Created at import, started and stopped by the service's hooks."""
 
@@ -67,7 +77,7 @@ class Runtime:
         sys.setswitchinterval(TURN_S)
         logs.configure(self.settings.log_level)
         metrics.forget_dead_workers()
-        self._engine = Engine(self.settings, self.store)
+        self._engine = Engine(self.settings, self.store, lambda: self.admission.wait)
         self._engine.batcher.start()
         self.admission.start()
         shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
@@ -88,10 +98,7 @@ class Runtime:
         if self._balance is not None:
             self._balance.stop()
         for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await _end(task)
         if self._engine is not None:
             await self._engine.batcher.stop()
         if self.store is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import bentoml
 
-from bento import embedded, models
+from bento import embedded, listen, models
 from bento.app import create_app, endpoints
 from bento.guard import WHOLE_S, Guard
 from bento.limits import cpu_limit, memory_limit, plan_threads, plan_workers
@@ -84,3 +84,4 @@ def _guard(service: Any) -> None:
 
 
 _guard(Recommender)
+listen.widen()

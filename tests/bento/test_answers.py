@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from bento.app import create_app
 from bento.guard import Guard
+from bento.models import load
 from tests.bento.conftest import Service, running
 from tests.bento.shop import served, shop
 
@@ -205,5 +208,41 @@ def test_a_service_that_was_slow_for_a_while_gives_its_best_answers_again(tmp_pa
                 found = await service.client.post("/search", json=query)
                 if answer["tier"] == "ranker" and found.status_code == 200:
                     break
+
+    ask(tmp_path, talk)
+
+
+def test_what_requests_wait_for_each_other_counts_against_their_deadline(tmp_path: Path) -> None:
+    history = next(iter(shop().sequences().values()))[:5]
+    body = {"history": history, "deadline_ms": 1000}
+
+    async def talk(service: Service) -> None:
+        assert (await service.post("/recommend", body))["tier"] == "ranker"
+        service.runtime.engine._wait = lambda: 0.6  # seconds, before it was seen and once more
+        assert (await service.post("/recommend", body))["tier"] == "popular"
+        await service.post(
+            "/search", {"query": shop().products[0].title, "deadline_ms": 1000}, status=429
+        )
+
+    ask(tmp_path, talk)
+
+
+def test_a_replaced_version_is_freed_though_the_collector_is_not_asked(
+    tiny: Path, tmp_path: Path
+) -> None:
+    """What is served is kept out of the collector's sight: no cycle may hold an old version."""
+
+    async def talk(service: Service) -> None:
+        engine = service.runtime.engine
+        assert gc.get_freeze_count() > 10_000, "modules and model are out of its sight"
+        gc.disable()
+        try:
+            await engine.take_up(load(tiny, None, "cpu", 1))
+            old = weakref.ref(engine.served.predictor)
+            await engine.take_up(load(tiny, None, "cpu", 1))
+            await asyncio.sleep(0.1)
+            assert old() is None
+        finally:
+            gc.enable()
 
     ask(tmp_path, talk)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import time
 from collections.abc import Sequence
 
 import pytest
 
-from bento.batcher import Batcher, Lane
+from bento.batcher import Batcher, Lane, LateError
 
 TARGET = 0.017
 SIZES = (1, 2, 4, 8, 16, 32)
@@ -158,3 +159,32 @@ def test_an_error_that_nobody_waits_for_is_logged_and_ends_nothing(
     gc.collect()
     assert told == []
     assert [one.message for one in caplog.records] == ["model call failed"]
+
+
+def test_what_would_end_after_its_deadline_is_not_computed() -> None:
+    computed: list[int] = []
+
+    def run(jobs: Sequence[int]) -> Sequence[int]:
+        computed.extend(jobs)
+        return jobs
+
+    async def two() -> list[int | BaseException]:
+        batcher = Batcher(TARGET)
+        known: Lane[int, int] = Lane("ranker", run, 64)
+        known.observe(1, 0.5)
+        batcher.lanes = [known]
+        batcher.start()
+        now = time.perf_counter()
+        try:
+            return await asyncio.gather(
+                batcher.submit(known, 1, now + 0.4),
+                batcher.submit(known, 2, now + 3600),
+                return_exceptions=True,
+            )
+        finally:
+            await batcher.stop()
+
+    late, answered = asyncio.run(two())
+    assert isinstance(late, LateError)
+    assert answered == 2
+    assert computed == [2]

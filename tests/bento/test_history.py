@@ -193,6 +193,30 @@ def test_a_service_that_needs_its_store_is_not_ready_without_it(tmp_path: Path) 
     asyncio.run(run())
 
 
+def test_a_service_stops_though_a_library_swallows_its_cancellation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swallowed: list[bool] = []
+
+    async def connect(self: HistoryStore) -> None:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            if swallowed:
+                raise
+            swallowed.append(True)
+
+    monkeypatch.setattr(HistoryStore, "connect", connect)
+
+    async def run() -> None:
+        given = {"store": "required", "nats_url": "nats://127.0.0.1:1", "wait_ready": False}
+        async with asyncio.timeout(30), running(tmp_path, **given):
+            await asyncio.sleep(0.1)
+
+    asyncio.run(run())
+    assert swallowed
+
+
 def test_the_embedded_store_ends_with_its_service(tmp_path: Path) -> None:
     settings = ServiceSettings(state_dir=tmp_path)
     guardian = embedded.start(settings)
