@@ -46,6 +46,9 @@ USUAL_S = 0.1  # over which the requests under way are averaged
 # load of our own: with fewer, the machine is short of processor time for other reasons, and
 # refusing a lone shopper would not bring it back.
 FEW = 4
+# Share of the time that the event loop's thread computes, from which it is late by its own work;
+# below, others hold the processor, and only a lag of so many times the limit refuses.
+BUSY, GRAVE = 0.4, 4.0
 GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 
 
@@ -56,7 +59,8 @@ class Admission:
         self.max_in_flight = max_in_flight
         self.max_lag_s = max_lag_s
         self.in_flight = 0
-        self.usual = 0.0  # of the last tenth of a second or so
+        # of the last tenth of a second or so: requests under way, share of time computing
+        self.usual, self.busy = 0.0, 0.0
         self._begun = 0  # since the last tick
         self._before = 0  # in the tick before
         self._lag = 0.0
@@ -72,10 +76,15 @@ class Admission:
             self._task.cancel()
 
     async def _measure(self) -> None:
+        before, spent = time.perf_counter(), time.thread_time()
         while True:
             self._due = time.perf_counter() + TICK_S
             await asyncio.sleep(TICK_S)
-            lag = max(0.0, time.perf_counter() - self._due)
+            now, cpu = time.perf_counter(), time.thread_time()
+            lag, took = max(0.0, now - self._due), now - before
+            share = min(1.0, (cpu - spent) / took)
+            self.busy += (share - self.busy) * min(1.0, took / USUAL_S)
+            before, spent = now, cpu
             # Rises at once, falls over a few ticks: one long pause does not flap.
             self._lag = max(lag, self._lag * 0.7)
             self._before, self._begun = self._begun, 0
@@ -114,7 +123,7 @@ class Admission:
         if self.in_flight >= self.max_in_flight:
             metrics.REFUSED.labels("in_flight").inc()
             return RefusedError("too many requests are under way", retry_after_s=1)
-        if self.wait > self.max_lag_s:
+        if self.wait > self.max_lag_s * (1 if self.busy >= BUSY else GRAVE):
             metrics.REFUSED.labels("lag").inc()
             return RefusedError("the service is overloaded", retry_after_s=1)
         return None

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import pytest
 
-from bento.guard import FEW, Admission
+from bento.guard import FEW, GRAVE, Admission
 
 
-async def refused(in_flight: int, *, late: bool, limit: int = 64) -> str | None:
-    """The message of the refusal on a loop that was just held for 80 ms, or on one that runs."""
-    admission = Admission(limit, max_lag_s=0.025)
+def compute(seconds: float) -> None:
+    """Hold the loop by work of this thread."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
+
+
+async def refused(
+    in_flight: int, hold: Callable[[float], None] | None, seconds: float = 0.2, limit: int = 64
+) -> str | None:
+    """The message of the refusal on a loop that was just held, or on one that runs."""
+    admission = Admission(limit, max_lag_s=0.1)
     admission.start()
     try:
         await asyncio.sleep(0.05)  # a few ticks
-        if late:
-            time.sleep(0.08)
+        if hold is not None:
+            for _ in range(3):  # a tick between: what the thread did meanwhile is known then
+                hold(seconds)
+                await asyncio.sleep(0.011)
+            hold(seconds)
         admission.in_flight = in_flight
         refusal = admission.refuse()
     finally:
@@ -27,11 +40,21 @@ async def refused(in_flight: int, *, late: bool, limit: int = 64) -> str | None:
 
 @pytest.mark.parametrize("in_flight", [1, FEW])
 def test_a_lone_shopper_on_a_starved_machine_is_answered(in_flight: int) -> None:
-    assert asyncio.run(refused(in_flight, late=True)) is None
+    assert asyncio.run(refused(in_flight, compute)) is None
 
 
 def test_a_late_loop_with_a_queue_behind_it_refuses() -> None:
-    assert asyncio.run(refused(FEW + 1, late=True)) == "the service is overloaded"
+    assert asyncio.run(refused(FEW + 1, compute)) == "the service is overloaded"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "refusal"), [(0.2, None), (0.2 * GRAVE, "the service is overloaded")]
+)
+def test_a_loop_that_others_make_late_refuses_only_when_it_is_very_late(
+    seconds: float, refusal: str | None
+) -> None:
+    """A neighbour that starts takes the processor for a while: refusing would not bring it back."""
+    assert asyncio.run(refused(FEW + 1, time.sleep, seconds)) == refusal
 
 
 @pytest.mark.parametrize(("begun", "refusal"), [(FEW, None), (FEW + 1, "overloaded")])
@@ -45,9 +68,10 @@ def test_requests_that_ended_where_they_began_are_load_as_well(
         admission.start()
         try:
             await asyncio.sleep(0.05)
+            admission.busy = 1.0
             for _ in range(begun - 1):
                 admission.begin()
-                time.sleep(0.08 / FEW)
+                compute(0.08 / FEW)
                 admission.end()
             admission.begin()
             found = admission.refuse()
@@ -59,4 +83,4 @@ def test_requests_that_ended_where_they_began_are_load_as_well(
 
 
 def test_the_limit_of_requests_under_way_needs_no_lateness() -> None:
-    assert asyncio.run(refused(2, late=False, limit=2)) == "too many requests are under way"
+    assert asyncio.run(refused(2, None, limit=2)) == "too many requests are under way"
