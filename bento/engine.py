@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bento import metrics
-from bento.batcher import Batcher, Lane, LateError
+from bento.batcher import Batcher, LateError
 from bento.errors import NotReadyError, RefusedError, field_refused
 from bento.history import HistoryStore, StoreAwayError
-from bento.ports import Mask, PredictorLike, ScoredItem
+from bento.lanes import Lanes, RankJob, SearchJob, Served, lanes_of, settle, warm
+from bento.ports import ScoredItem
 from bento.settings import ServiceSettings
-from bento.shelf import Shelf
 from bento.types import (
     Answer,
     Event,
@@ -34,28 +32,11 @@ log = logging.getLogger("bento.engine")
 SAFETY = 1.25
 # A request waited in its socket before the service saw it, and its answer waits to be sent.
 UNSEEN_TURNS = 2
+# Share of a deadline that is kept back while most answers come from a lower tier, so that what
+# waits for the ranker in vain still has one in time; and the answers that "while" looks back on.
+SPARE, MEMORY = 0.3, 200
 # Share of the default deadline that one batch may take: two batches in a row still fit.
 BATCH_SHARE = 0.35
-WARM_SIZES = (1, 2, 4, 8, 16, 32)
-WARM_CALLS = 3  # the quickest counts: what else the machine does is measured later
-
-
-class RankJob(NamedTuple):
-    """One row of a recommend batch."""
-
-    history: list[str]
-    k: int
-    allowed: Mask | None
-    exclude: frozenset[str]
-
-
-class SearchJob(NamedTuple):
-    """One row of a search batch."""
-
-    query: str
-    history: list[str]
-    k: int
-    allowed: Mask | None
 
 
 class History(NamedTuple):
@@ -64,113 +45,6 @@ class History(NamedTuple):
     items: list[str]
     unknown: int
     source: HistorySource
-
-
-@dataclass(frozen=True)
-class Served:
-    """One model version in use: immutable, replaced as a whole."""
-
-    predictor: PredictorLike
-    small: PredictorLike | None
-    shelf: Shelf
-    searchable: bool
-    bundle_digest: str
-    loaded_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-
-    @property
-    def version(self) -> str:
-        return self.predictor.manifest.version
-
-
-def _rank(predictor: PredictorLike, jobs: Sequence[RankJob]) -> list[Sequence[ScoredItem]]:
-    """One model call for jobs of any k: rows are cut to their own length afterwards."""
-    answers = predictor.recommend(
-        [job.history for job in jobs],
-        max(job.k for job in jobs),
-        allowed=[job.allowed for job in jobs],
-        exclude=[job.exclude for job in jobs],
-    )
-    return [answer[: job.k] for job, answer in zip(jobs, answers, strict=True)]
-
-
-def _search(predictor: PredictorLike, jobs: Sequence[SearchJob]) -> list[Sequence[ScoredItem]]:
-    answers = predictor.search(
-        [job.query for job in jobs],
-        max(job.k for job in jobs),
-        histories=[job.history for job in jobs],
-        allowed=[job.allowed for job in jobs],
-    )
-    return [answer[: job.k] for job, answer in zip(jobs, answers, strict=True)]
-
-
-class Lanes(NamedTuple):
-    """The queues of one model version."""
-
-    ranker: Lane[RankJob, Sequence[ScoredItem]]
-    small: Lane[RankJob, Sequence[ScoredItem]] | None
-    search: Lane[SearchJob, Sequence[ScoredItem]] | None
-
-    def in_order(self) -> list[Lane[Any, Any]]:
-        """Cheapest first: the small ranker exists for when time is short."""
-        return [lane for lane in (self.small, self.search, self.ranker) if lane is not None]
-
-
-def lanes_of(served: Served, max_batch: int) -> Lanes:
-    """Queues for a version; warm them before use."""
-
-    def rank(predictor: PredictorLike) -> Callable[[Sequence[RankJob]], list[Sequence[ScoredItem]]]:
-        return lambda jobs: _rank(predictor, jobs)
-
-    def search(jobs: Sequence[SearchJob]) -> list[Sequence[ScoredItem]]:
-        return _search(served.predictor, jobs)
-
-    return Lanes(
-        ranker=Lane("ranker", rank(served.predictor), max_batch),
-        small=None if served.small is None else Lane("small_ranker", rank(served.small), max_batch),
-        search=Lane("search", search, max_batch) if served.searchable else None,
-    )
-
-
-def warm(served: Served, lanes: Lanes) -> None:
-    """Run every lane at growing batch sizes: pays one-off costs, and measures what a call takes.
-
-    Runs on the compute thread. Raises whatever the model raises: such a version is not served.
-    """
-    ids = served.shelf.ids
-    history = [ids[i * len(ids) // 10] for i in range(min(10, len(ids)))]
-
-    def measure(lane: Lane[Any, Any], job: Any) -> None:
-        for size in [s for s in WARM_SIZES if s <= lane.max_batch]:
-            jobs = [job] * size
-            lane.run(jobs)
-            took: list[float] = []
-            for _ in range(WARM_CALLS):
-                began = time.perf_counter()
-                lane.run(jobs)
-                took.append(time.perf_counter() - began)
-            lane.observe(size, min(took))
-
-    row = RankJob(history, 10, None, frozenset())
-    measure(lanes.ranker, row)
-    if lanes.small is not None:
-        measure(lanes.small, row)
-    if lanes.search is not None:
-        product = served.shelf.catalogue.product(ids[0])
-        words = product.title if product else "item"
-        measure(lanes.search, SearchJob(words, history, 10, None))
-
-
-def _settle(*, first: bool) -> None:
-    """Take what stays (modules, model, catalogue) out of the garbage collector's sight.
-
-    A full collection looks at all of it, for longer than a request may take, and load makes one
-    every second or two. Afterwards it looks at the requests under way alone. Garbage is
-    looked for before the first version only, as later ones come while requests are answered; a
-    version that is replaced holds no cycles and goes without the collector.
-    """
-    if first:
-        gc.collect()
-    gc.freeze()
 
 
 class Engine:
@@ -184,6 +58,7 @@ class Engine:
     ) -> None:
         self.settings = settings
         self._wait = wait  # seconds for a turn of the event loop, under the load of now
+        self._lower = 0.0  # share of the last answers that a lower tier had to give
         self.store = store
         self.batcher = Batcher(
             settings.deadline_ms / 1000 * BATCH_SHARE,
@@ -203,7 +78,7 @@ class Engine:
         self.batcher.lanes = [*waiting, *lanes.in_order()]
         if old is not None:
             metrics.MODEL_INFO.labels(old.version).set(0)
-        _settle(first=old is None)
+        settle(first=old is None)
         metrics.MODEL_INFO.labels(served.version).set(1)
         metrics.MODEL_LOADED.set(served.loaded_at.timestamp())
         metrics.MODEL_CREATED.set(served.predictor.manifest.created.timestamp())
@@ -218,7 +93,7 @@ class Engine:
         """The tier that a request with the default deadline would get."""
         _, lanes = self._using()
         left = self.settings.deadline_ms / 1000
-        for tier, lane in _ranked(lanes):
+        for tier, lane in lanes.ranked():
             if self.batcher.delay(lane) * SAFETY <= left:
                 return tier
         return Tier.POPULAR
@@ -226,7 +101,7 @@ class Engine:
     def _deadline(self, request: RecommendRequest | SearchRequest, began: float) -> float:
         """When the answer must be there, so that its client has it in time (perf_counter)."""
         given = (request.deadline_ms or self.settings.deadline_ms) / 1000
-        return began + given - UNSEEN_TURNS * self._wait()
+        return began + given * (1 - SPARE * self._lower) - UNSEEN_TURNS * self._wait()
 
     async def _history(
         self, served: Served, given: list[str] | None, user_id: str | None
@@ -287,7 +162,7 @@ class Engine:
     ) -> tuple[Tier, Sequence[ScoredItem] | None]:
         """The best tier that is in time, with its items; POPULAR and None if none is."""
         reason = "load"
-        for tier, lane in _ranked(lanes):
+        for tier, lane in lanes.ranked():
             left = deadline - time.perf_counter()
             if self.batcher.delay(lane) * SAFETY > left:
                 self.batcher.probe(lane, job)
@@ -301,9 +176,12 @@ class Engine:
                 log.exception("model call failed", extra={"lane": lane.name})
                 reason = "error"
             else:
-                if tier is not Tier.RANKER:
+                lower = tier is not Tier.RANKER
+                if lower:
                     metrics.child(metrics.DEGRADED, tier, reason).inc()
+                self._lower += (lower - self._lower) / MEMORY
                 return tier, answer
+        self._lower += (1 - self._lower) / MEMORY
         metrics.child(metrics.DEGRADED, Tier.POPULAR, reason).inc()
         return Tier.POPULAR, None
 
@@ -409,8 +287,3 @@ class Engine:
             "history_unknown": history.unknown,
             "note": note,
         })  # fmt: skip
-
-
-def _ranked(lanes: Lanes) -> list[tuple[Tier, Lane[RankJob, Sequence[ScoredItem]]]]:
-    best = [(Tier.RANKER, lanes.ranker)]
-    return best if lanes.small is None else [*best, (Tier.SMALL_RANKER, lanes.small)]

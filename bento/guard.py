@@ -64,6 +64,7 @@ class Admission:
         self._begun = 0  # since the last tick
         self._before = 0  # in the tick before
         self._lag = 0.0
+        self._last = 0.0  # how late the last tick was
         self._due = 0.0
         self._task: asyncio.Task[None] | None = None
 
@@ -85,8 +86,9 @@ class Admission:
             share = min(1.0, (cpu - spent) / took)
             self.busy += (share - self.busy) * min(1.0, took / USUAL_S)
             before, spent = now, cpu
-            # Rises at once, falls over a few ticks: one long pause does not flap.
-            self._lag = max(lag, self._lag * 0.7)
+            # Of two ticks the less late: one pause (a model is loaded) is over when it is seen. It
+            # falls over a few ticks: refusing, which is quick, must not look like an end of load.
+            self._lag, self._last = max(min(lag, self._last), self._lag * 0.7), lag
             self._before, self._begun = self._begun, 0
             self.usual += (self.in_flight - self.usual) * TICK_S / USUAL_S
             metrics.LOOP_LAG.set(self._lag)
@@ -94,9 +96,9 @@ class Admission:
 
     @property
     def lag(self) -> float:
-        """Seconds that work waits for the event loop, the tick now overdue included."""
+        """Seconds that work waits for the event loop again and again, now included."""
         overdue = time.perf_counter() - self._due if self._due else 0.0
-        return max(self._lag, overdue)
+        return max(self._lag, min(overdue, self._last))
 
     @property
     def load(self) -> int:

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bento.engine import Served
+from bento.lanes import Served
 from bento.ports import PredictorLike
 from bento.settings import ServiceSettings, cache_root
 from bento.shelf import Shelf

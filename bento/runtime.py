@@ -12,10 +12,11 @@ from pathlib import Path
 
 from bento import logs, metrics
 from bento.balance import Balance
-from bento.engine import Engine, Served
+from bento.engine import Engine
 from bento.errors import NotReadyError
 from bento.guard import Admission
 from bento.history import HistoryStore
+from bento.lanes import Served
 from bento.models import BundleError, Lock, ModelSource, load, signature
 from bento.settings import ServiceSettings
 from bento.types import (

@@ -14,8 +14,8 @@ import pytest
 from bento import embedded, metrics  # noqa: F401  metrics register once per process
 from bento import tiny as tiny_model
 from bento.app import create_app, endpoints
-from bento.engine import Served
 from bento.guard import Guard
+from bento.lanes import Served
 from bento.models import ModelSource
 from bento.runtime import Runtime
 from bento.settings import ServiceSettings

@@ -15,7 +15,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from bento.engine import Served
+from bento.lanes import Served
 from bento.shelf import Shelf
 from model.data.schema import Product
 from model.data.synthetic import Shop, make_shop

@@ -19,17 +19,17 @@ def compute(seconds: float) -> None:
 
 
 async def refused(
-    in_flight: int, hold: Callable[[float], None] | None, seconds: float = 0.2, limit: int = 64
-) -> str | None:
-    """The message of the refusal on a loop that was just held, or on one that runs."""
+    in_flight: int, hold: Callable[[float], None] = compute, seconds: float = 0.2, *,
+    times: int = 4, limit: int = 64,
+) -> str | None:  # fmt: skip
+    """The message of the refusal on a loop that was held so many times in a row."""
     admission = Admission(limit, max_lag_s=0.1)
     admission.start()
     try:
         await asyncio.sleep(0.05)  # a few ticks
-        if hold is not None:
-            for _ in range(3):  # a tick between: what the thread did meanwhile is known then
-                hold(seconds)
-                await asyncio.sleep(0.011)
+        for number in range(times):
+            if number:
+                await asyncio.sleep(0.001)  # one tick between, which is late by then
             hold(seconds)
         admission.in_flight = in_flight
         refusal = admission.refuse()
@@ -40,11 +40,16 @@ async def refused(
 
 @pytest.mark.parametrize("in_flight", [1, FEW])
 def test_a_lone_shopper_on_a_starved_machine_is_answered(in_flight: int) -> None:
-    assert asyncio.run(refused(in_flight, compute)) is None
+    assert asyncio.run(refused(in_flight)) is None
 
 
 def test_a_late_loop_with_a_queue_behind_it_refuses() -> None:
-    assert asyncio.run(refused(FEW + 1, compute)) == "the service is overloaded"
+    assert asyncio.run(refused(FEW + 1)) == "the service is overloaded"
+
+
+def test_one_pause_that_is_over_refuses_nobody() -> None:
+    """A model is loaded beside the one in use, or garbage is collected."""
+    assert asyncio.run(refused(FEW + 1, seconds=0.5, times=1)) is None
 
 
 @pytest.mark.parametrize(
@@ -68,6 +73,8 @@ def test_requests_that_ended_where_they_began_are_load_as_well(
         admission.start()
         try:
             await asyncio.sleep(0.05)
+            compute(0.08)
+            await asyncio.sleep(0.001)  # a late tick
             admission.busy = 1.0
             for _ in range(begun - 1):
                 admission.begin()
@@ -83,4 +90,4 @@ def test_requests_that_ended_where_they_began_are_load_as_well(
 
 
 def test_the_limit_of_requests_under_way_needs_no_lateness() -> None:
-    assert asyncio.run(refused(2, None, limit=2)) == "too many requests are under way"
+    assert asyncio.run(refused(2, times=0, limit=2)) == "too many requests are under way"

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from bento.app import create_app
+from bento.engine import MEMORY
 from bento.guard import Guard
 from bento.models import load
 from tests.bento.conftest import Service, running
@@ -223,6 +224,30 @@ def test_what_requests_wait_for_each_other_counts_against_their_deadline(tmp_pat
         await service.post(
             "/search", {"query": shop().products[0].title, "deadline_ms": 1000}, status=429
         )
+
+    ask(tmp_path, talk)
+
+
+def test_part_of_the_deadline_is_kept_back_while_the_popular_list_gives_most_answers(
+    tmp_path: Path,
+) -> None:
+    history = next(iter(shop().sequences().values()))[:5]
+
+    async def talk(service: Service) -> None:
+        engine = service.runtime.engine
+        assert engine.lanes is not None
+        waiting = engine.lanes.ranker
+        engine.batcher.delay = lambda lane: 0.7 if lane is waiting else 0.0  # seconds
+        body = {"history": history, "deadline_ms": 1000}
+        assert (await service.post("/recommend", body))["tier"] == "ranker"
+        for _ in range(3 * MEMORY):
+            answer = await service.post("/recommend", {**body, "deadline_ms": 500})
+            assert answer["tier"] == "popular"
+        assert (await service.post("/recommend", body))["tier"] == "popular", "now it is too near"
+        for _ in range(3 * MEMORY):
+            answer = await service.post("/recommend", {**body, "deadline_ms": 5000})
+            assert answer["tier"] == "ranker"
+        assert (await service.post("/recommend", body))["tier"] == "ranker"
 
     ask(tmp_path, talk)
 
