@@ -12,7 +12,8 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -65,6 +66,7 @@ class Admission:
         self._before = 0  # in the tick before
         self._lag = 0.0
         self._last = 0.0  # how late the last tick was
+        self._loading = False
         self._due = 0.0
         self._task: asyncio.Task[None] | None = None
 
@@ -86,19 +88,34 @@ class Admission:
             share = min(1.0, (cpu - spent) / took)
             self.busy += (share - self.busy) * min(1.0, took / USUAL_S)
             before, spent = now, cpu
-            # Of two ticks the less late: one pause (a model is loaded) is over when it is seen. It
-            # falls over a few ticks: refusing, which is quick, must not look like an end of load.
-            self._lag, self._last = max(min(lag, self._last), self._lag * 0.7), lag
+            # Rises at once, falls over a few ticks: refusing, which is quick, must not look like an
+            # end of the load.
+            self._lag = max(self._now(lag), self._lag * 0.7)
+            self._last = lag
             self._before, self._begun = self._begun, 0
             self.usual += (self.in_flight - self.usual) * TICK_S / USUAL_S
             metrics.LOOP_LAG.set(self._lag)
             metrics.IN_FLIGHT.set(self.in_flight)
 
+    def _now(self, late: float) -> float:
+        """How late the loop is, `late` in this tick; while a model is loaded the less of two."""
+        return min(late, self._last) if self._loading else late
+
     @property
     def lag(self) -> float:
-        """Seconds that work waits for the event loop again and again, now included."""
+        """Seconds that work waits for the event loop, the tick now overdue included."""
         overdue = time.perf_counter() - self._due if self._due else 0.0
-        return max(self._lag, min(overdue, self._last))
+        return max(self._lag, self._now(overdue))
+
+    @contextmanager
+    def loading(self) -> Generator[None]:
+        """While a model is loaded beside the one in use: a single pause is the loading's, and over
+        when it is seen."""
+        self._loading = True
+        try:
+            yield
+        finally:
+            self._loading = False
 
     @property
     def load(self) -> int:

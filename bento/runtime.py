@@ -143,8 +143,11 @@ class Runtime:
         engine = self.engine
         device, threads = self.settings.device, self.threads
         try:
-            served = await asyncio.to_thread(self._load, path, self.source.lock, device, threads)
-            await engine.take_up(served)
+            with self.admission.loading():
+                served = await asyncio.to_thread(
+                    self._load, path, self.source.lock, device, threads
+                )
+                await engine.take_up(served)
         except BundleError as error:
             metrics.SWAPS.labels("refused").inc()
             log.error("model refused: %s", error)

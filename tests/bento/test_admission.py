@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 
@@ -20,19 +21,21 @@ def compute(seconds: float) -> None:
 
 async def refused(
     in_flight: int, hold: Callable[[float], None] = compute, seconds: float = 0.2, *,
-    times: int = 4, limit: int = 64,
+    times: int = 4, limit: int = 64, loading: bool = False,
 ) -> str | None:  # fmt: skip
     """The message of the refusal on a loop that was held so many times in a row."""
     admission = Admission(limit, max_lag_s=0.1)
     admission.start()
     try:
         await asyncio.sleep(0.05)  # a few ticks
-        for number in range(times):
-            if number:
-                await asyncio.sleep(0.001)  # one tick between, which is late by then
-            hold(seconds)
-        admission.in_flight = in_flight
-        refusal = admission.refuse()
+        admission.busy = 1.0 if hold is compute else 0.0
+        with admission.loading() if loading else nullcontext():
+            for number in range(times):
+                if number:
+                    await asyncio.sleep(0.001)  # one tick between, which is late by then
+                hold(seconds)
+            admission.in_flight = in_flight
+            refusal = admission.refuse()
     finally:
         admission.stop()
     return str(refusal) if refusal else None
@@ -47,9 +50,12 @@ def test_a_late_loop_with_a_queue_behind_it_refuses() -> None:
     assert asyncio.run(refused(FEW + 1)) == "the service is overloaded"
 
 
-def test_one_pause_that_is_over_refuses_nobody() -> None:
-    """A model is loaded beside the one in use, or garbage is collected."""
-    assert asyncio.run(refused(FEW + 1, seconds=0.5, times=1)) is None
+@pytest.mark.parametrize(("times", "refusal"), [(1, None), (3, "the service is overloaded")])
+def test_while_a_model_is_loaded_one_pause_refuses_nobody_and_several_do(
+    times: int, refusal: str | None
+) -> None:
+    assert asyncio.run(refused(FEW + 1, times=times, loading=True)) == refusal
+    assert asyncio.run(refused(FEW + 1, times=times)) == "the service is overloaded"
 
 
 @pytest.mark.parametrize(
@@ -73,8 +79,6 @@ def test_requests_that_ended_where_they_began_are_load_as_well(
         admission.start()
         try:
             await asyncio.sleep(0.05)
-            compute(0.08)
-            await asyncio.sleep(0.001)  # a late tick
             admission.busy = 1.0
             for _ in range(begun - 1):
                 admission.begin()
