@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -85,11 +85,11 @@ def apart(folder: Path, threads: int) -> dict[str, Any]:
 def measure(folder: Path, threads: int) -> dict[str, Any]:
     """Times, recall, and what loading costs."""
     torch.set_num_threads(threads)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = psutil.Process().memory_info().rss
     began = (time.perf_counter(), time.process_time())
     near = Predictor.load(folder, retrieval="approximate")
     load = (time.perf_counter() - began[0], time.process_time() - began[1])
-    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    memory = psutil.Process().memory_info().rss - before
     exact = Predictor.load(folder, retrieval="exact")
     assert near.index is not None
     rng = np.random.default_rng(1)
