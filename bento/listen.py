@@ -26,7 +26,11 @@ def widen() -> None:
     async def wider_startup(
         self: uvicorn.Server, sockets: list[socket.socket] | None = None
     ) -> None:
-        more.extend(one.dup() for one in sockets or () for _ in range(ACCEPTS - 1))
+        for one in sockets or ():
+            # the flag is the listener's, not this process's, and `dup` would set it anew: other
+            # workers would be held in `accept` until this one has its model
+            one.setblocking(False)
+            more.extend(one.dup() for _ in range(ACCEPTS - 1))
         await startup(self, sockets=None if sockets is None else [*sockets, *more])
 
     async def wider_shutdown(
