@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import IO, TextIO, cast
 
 GZIP_MAGIC = b"\x1f\x8b"
+# gzip's own default; Python's, 9, takes four times as long for 2 % fewer bytes of sequences
+LEVEL = 6
 
 
 class DataError(Exception):
@@ -57,7 +59,9 @@ def write_text(path: Path) -> Generator[TextIO]:
     try:
         with part.open("wb") as raw:
             if path.suffix == ".gz":
-                packed = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0)
+                packed = gzip.GzipFile(
+                    filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=LEVEL
+                )
                 with packed, io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as stream:
                     yield stream
             else:
