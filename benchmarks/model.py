@@ -7,8 +7,8 @@ through its own command line, predicts through its own, and the same judge reads
 peer's: HR@10, NDCG@10, MRR with 95 % bootstrap intervals, and the ratio of NDCG@10 over the same
 users drawn together. The peer is RecTools' SASRec in an environment of its own (`--no-peer` leaves
 it out; `--peer-*` replace single settings). Finished parts lie in out/bench/model/ and are used
-again by the next call. Without `--data` it runs on the synthetic shop, and without the peer.
-Writes out/bench/model-SET.json.
+again by the next call, unfinished ones go on. Without `--data` it runs on the synthetic shop, and
+without the peer. Writes out/bench/model-SET.json.
 """
 
 from __future__ import annotations
@@ -152,6 +152,7 @@ def peer(args: argparse.Namespace, name: str, work: Path, train: Path, seed: int
         said, spent = timed(["local/uv.sh", "run", "--no-project", "--with", PEER, "python",
                              "benchmarks/peers/rectools_sasrec.py", "--train", str(train.resolve()),
                              "--out", str(out), "--seed", str(seed),
+                             "--state", str(work.resolve() / f"peer-{seed}.partial"),
                              "--threads", str(args.threads), *flags])  # fmt: skip
         told = json.loads(said.splitlines()[-1])
         return {"seed": seed, "predictions": str(out), "settings": settings, "train": spent, **told}

@@ -11,7 +11,7 @@ the highest open-loop rate, in steps of a quarter (each tried twice), at which 9
 answer and their p99 stays within --limit-ms. `alone`: median time of one request at a time, beside
 a BentoML endpoint that calls the same model in place, and beside one that does nothing. Only
 answers of the best tier count. Without --model the weights are random (as fast as trained ones) and
-stay in out/bench for the next call. From 100,000 items the model holds an index for approximate
+stay in out/bench for the next call. From 200,000 items the model holds an index for approximate
 retrieval, as training writes it, over vectors in clusters; `--items 1000000` needs about 4 GiB, and
 minutes to build the index, once. The peer scans the whole.
 Writes out/bench/serve-<items>.json.
@@ -41,7 +41,7 @@ from benchmarks.services import Peer, bare, bento, cpu_seconds, plain
 from model.checkpoint import Fusion, load_model, save_model
 from model.links import Links
 from model.net import NetConfig, Recommender
-from model.retrieval import APPROXIMATE_ITEMS, FILE, ItemIndex, recall
+from model.retrieval import APPROXIMATE_ITEMS, EXPANSION, FILE, RECALL, ItemIndex, widen
 from model.scoring import encode
 from model.settings import TrainConfig
 from model.sizes import SIZES
@@ -70,7 +70,8 @@ def make_model(out: Path, items: int) -> None:
             extra.append(Path(folder) / FILE)
             index.save(extra[0])
             drawn = np.random.default_rng(1).integers(0, items, (100, 10))
-            metrics["retrieval_recall@100"] = recall(net.keys(), encode(net, list(drawn)), index)
+            metrics[RECALL] = widen(net.keys(), encode(net, list(drawn)), index)
+            metrics[EXPANSION] = float(index.expansion)
         save_model(
             out, net, items=[f"i{n}" for n in range(items)], users=1,
             popularity=torch.arange(items, 0, -1), links=links,

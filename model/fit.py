@@ -34,7 +34,16 @@ from model.links import Links, learn_links
 from model.loop import Best, Fit, use
 from model.metrics import mask_seen, rank_of, summary
 from model.net import NetConfig, Recommender
-from model.retrieval import APPROXIMATE_ITEMS, FILE, ItemIndex, recall
+from model.retrieval import (
+    ALWAYS_ITEMS,
+    APPROXIMATE_ITEMS,
+    ENOUGH,
+    EXPANSION,
+    FILE,
+    RECALL,
+    ItemIndex,
+    widen,
+)
 from model.runlog import RunLog, Silence
 from model.scoring import chunks, encode, network_scores, ranks
 from model.settings import TrainConfig
@@ -176,9 +185,17 @@ def _finish(run: Run, net: Recommender) -> tuple[dict[str, float], list[Path]]:
         index = ItemIndex.build(keys)
         users = np.flatnonzero(run.corpus.lengths > 0)[:RECALL_USERS]
         states = encode(net, [run.corpus.sequence(int(u)) for u in users])
-        told["retrieval_recall@100"] = recall(keys, states, index)
-        files.append(run.work / FILE)
-        index.save(files[0])
+        told |= {RECALL: widen(keys, states, index), EXPANSION: float(index.expansion)}
+        used = told[RECALL] >= ENOUGH or len(keys) >= ALWAYS_ITEMS
+        if used:
+            files.append(run.work / FILE)
+            index.save(files[0])
+        if told[RECALL] < ENOUGH:
+            run.say(
+                f"approximate retrieval finds {told[RECALL]:.2f} of the 100 best items, less than "
+                f"{ENOUGH}: "
+                + ("a scan of so many would be too slow" if used else "the catalogue is scanned")
+            )
     return told, files
 
 

@@ -23,7 +23,7 @@ from model.data.schema import Product
 from model.device import check_device
 from model.folder import CheckpointError
 from model.metrics import mask_seen
-from model.retrieval import FILE, ItemIndex, candidates
+from model.retrieval import EXPANSION, EXPANSIONS, FILE, ItemIndex, asked, candidates
 from model.scoring import CHUNK, chunks, fused_scores
 from model.topk import Best, best_of
 
@@ -110,7 +110,8 @@ class Predictor:
         index: ItemIndex | None = None
         if retrieval != "exact" and FILE in loaded.manifest.files:
             try:
-                index = ItemIndex.open(folder / FILE, len(loaded.items))
+                told = loaded.manifest.metrics.get(EXPANSION, EXPANSIONS[0])
+                index = ItemIndex.open(folder / FILE, len(loaded.items), int(told))
             except ValueError as error:
                 raise CheckpointError(f"{error}; train it again") from error
         elif retrieval == "approximate":
@@ -184,7 +185,7 @@ class Predictor:
             part = [known[u] for u in users]
             spare = max(len(known[u]) + len(barred[u]) for u in users)
             found = candidates(
-                self._net, self._keys, index, part, max(200, 4 * k) + spare, self._links,
+                self._net, self._keys, index, part, asked(k) + spare, self._links,
                 fusion.weight, fusion.decay,
             )  # fmt: skip
             for user, (items, scores) in zip(users, found, strict=True):

@@ -4,7 +4,8 @@ The k items of largest inner product with a state are found among a few thousand
 (HNSW, usearch). Inner products become angles by one more dimension (Bachrach et al. 2014): key k
 turns into (k, sqrt(M^2 - |k|^2)) with M the longest key, a state into (s, 0); the order by cosine
 is then the order by inner product. Candidates are scored exactly afterwards, so an answer can
-only *miss* an item, never misplace one. How often it misses is measured: `recall`.
+only *miss* an item, never misplace one. How often it misses is measured on histories of the model's
+own users (`recall`), and decides how far the graph is searched, and whether it is used (`widen`).
 
 Shapes: V items, W width, B states, n candidates.
 """
@@ -26,11 +27,16 @@ from model.net import Recommender
 from model.scoring import encode
 
 FILE = "items.usearch"
-# An estimate: at 20,000 items of width 128 a scan took 1.8 ms of CPU time, the graph 2.1 ms
-APPROXIMATE_ITEMS = 100_000
+RECALL, EXPANSION = "retrieval_recall@100", "retrieval_expansion"  # in a manifest's metrics
+# Below, a scan costs no more than the graph where it counts, in batches (docs/model.md).
+APPROXIMATE_ITEMS = 200_000
 CONNECTIVITY = 24
 EXPANSION_ADD = 160
-EXPANSION_SEARCH = 320
+EXPANSIONS = (320, 640, 1280, 2560)  # nodes that a search visits, tried in turn
+ENOUGH = 0.95  # of the exact best items
+# From here on an index is used however much it misses: a scan of so many items alone takes as long
+# as a request may, and best sellers would answer instead.
+ALWAYS_ITEMS = 500_000
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -41,7 +47,7 @@ class ItemIndex:
 
     def __init__(self, index: Index) -> None:
         self._index = index
-        self._index.expansion_search = EXPANSION_SEARCH
+        self.expansion = EXPANSIONS[0]
 
     @classmethod
     def build(cls, keys: Tensor, threads: int = 0) -> ItemIndex:
@@ -51,13 +57,13 @@ class ItemIndex:
         extra = np.sqrt(np.maximum(squares.max() - squares, 0.0)).astype(np.float32)
         index = Index(
             ndim=rows.shape[1] + 1, metric="cos", dtype="f32", connectivity=CONNECTIVITY,
-            expansion_add=EXPANSION_ADD, expansion_search=EXPANSION_SEARCH,
+            expansion_add=EXPANSION_ADD,
         )  # fmt: skip
         index.add(np.arange(len(rows)), np.hstack([rows, extra[:, None]]), threads=threads)
         return cls(index)
 
     @classmethod
-    def open(cls, path: Path, items: int) -> ItemIndex:
+    def open(cls, path: Path, items: int, expansion: int = EXPANSIONS[0]) -> ItemIndex:
         """Map a saved index of so many items into memory; `ValueError` if the file is none."""
         try:
             index = Index.restore(str(path), view=True)
@@ -65,7 +71,9 @@ class ItemIndex:
             raise ValueError(f"{path} is no index: {error}") from error
         if index is None or len(index) != items:
             raise ValueError(f"{path} is no index of {items} items")
-        return cls(index)
+        opened = cls(index)
+        opened.expansion = expansion
+        return opened
 
     def save(self, path: Path) -> None:
         """Write the index."""
@@ -78,7 +86,7 @@ class ItemIndex:
         """Items of about the largest inner products with each state, (B, W) -> B times (<= n,)."""
         rows = states.detach().float().cpu().numpy()
         asked = np.hstack([rows, np.zeros((len(rows), 1), np.float32)])
-        self._index.expansion_search = max(EXPANSION_SEARCH, 2 * count)
+        self._index.expansion_search = max(self.expansion, 2 * count)
         found = cast("Any", self._index.search(asked, min(count, len(self))))
         if len(rows) == 1:
             return [np.asarray(found.keys, np.int64).reshape(-1)]
@@ -116,11 +124,27 @@ def candidates(
     return found
 
 
+def asked(k: int) -> int:
+    """Candidates that the k best are chosen from."""
+    return max(200, 4 * k)
+
+
 def recall(keys: Tensor, states: Tensor, index: ItemIndex, k: int = 100) -> float:
-    """Share of the exact k best items of each state that the index finds too."""
+    """Share of the exact k best items of each state that are among the candidates for them."""
     k = min(k, len(keys))
     exact = (states.float().cpu() @ keys.float().cpu().T).topk(k, dim=1).indices.numpy()
-    found = index.nearest(states, k)
+    found = index.nearest(states, asked(k))
     return float(
         np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(exact, found, strict=True)])
     )
+
+
+def widen(keys: Tensor, states: Tensor, index: ItemIndex, k: int = 100) -> float:
+    """Search the graph only as far as `ENOUGH` of the exact k best need, or as far as allowed;
+    the recall that this gives."""
+    found = 0.0
+    for index.expansion in EXPANSIONS:
+        found = recall(keys, states, index, k)
+        if found >= ENOUGH:
+            break
+    return found

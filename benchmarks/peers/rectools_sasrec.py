@@ -7,7 +7,8 @@
         --train train.txt.gz --out pred.tsv --width 64 --blocks 2 --heads 1 --dropout 0.1
 
 As its authors document it: constant learning rate, each user's last training item held out, early
-stopping on it, the best epoch's weights, no further fit. The last line on stdout is a JSON record.
+stopping on it, the best epoch's weights, no further fit. With `--state`, a run that was killed goes
+on after its last whole epoch. The last line on stdout is a JSON record.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import gzip
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -64,6 +66,22 @@ class Clock(Callback):
         self.skip, self.targets, self.steps = skip, 0, 0
         self.wall = self.cpu = 0.0
         self._from = (0.0, 0.0)
+        self._before = (0.0, 0.0)
+        self._began = (time.perf_counter(), time.process_time())
+
+    @property
+    def spent(self) -> tuple[float, float]:
+        """Wall and CPU seconds of the whole fit, runs that were killed included."""
+        now = (time.perf_counter(), time.process_time())
+        return tuple(b + n - f for b, n, f in zip(self._before, now, self._began, strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Part of a checkpoint."""
+        return {"spent": self.spent}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self._before = state_dict["spent"]
 
     def on_train_batch_end(self, *step: Any) -> None:
         """Lightning gives trainer, module, outputs, batch and its number."""
@@ -75,6 +93,18 @@ class Clock(Callback):
         self.wall, self.cpu = now[0] - self._from[0], now[1] - self._from[1]
         self.targets += int((step[3]["y"] != 0).sum())
         self.steps += 1
+
+
+class Resuming(lightning.Trainer):
+    """Goes on from the last whole epoch in `state`, if there is one."""
+
+    def __init__(self, state: Path, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.last = state / "last.ckpt"
+
+    def fit(self, *args: Any, **settings: Any) -> None:
+        """Like `Trainer.fit`."""
+        super().fit(*args, ckpt_path=self.last if self.last.exists() else None, **settings)
 
 
 class Say(Callback):
@@ -105,21 +135,26 @@ def main() -> None:
     flag.add_argument("--ligr", type=int, default=0, help="gated layers, SwiGLU of so many widths")
     flag.add_argument("--steps", type=int, default=20, help="steps of a speed run")
     flag.add_argument("--threads", type=int)
+    flag.add_argument("--state", type=Path, help="folder of an unfinished run, gone at its end")
     args = flag.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    lightning.seed_everything(args.seed, verbose=False)
     speed = args.out is None
-    folder = tempfile.TemporaryDirectory()
+    folder = args.state or Path(tempfile.mkdtemp())
+    last = folder / "last.ckpt"
+    # a run that goes on must not draw what its first epochs drew
+    ready = torch.load(last, weights_only=False)["epoch"] + 1 if last.exists() else 0
+    lightning.seed_everything(args.seed + 1000 * ready, verbose=False)
     clock = Clock(5)
-    best = ModelCheckpoint(folder.name, monitor="val_loss", mode="min", save_weights_only=True)
+    best = ModelCheckpoint(folder, monitor="val_loss", mode="min")
+    latest = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
 
     def trainer() -> Any:
         watch = [clock] if speed else [
-            clock, Say(), best, EarlyStopping("val_loss", patience=args.patience)
+            clock, Say(), EarlyStopping("val_loss", patience=args.patience), best, latest
         ]  # fmt: skip
-        return lightning.Trainer(
-            accelerator="cpu", logger=False, enable_progress_bar=False,
+        return Resuming(
+            folder, accelerator="cpu", logger=False, enable_progress_bar=False,
             enable_model_summary=False, enable_checkpointing=not speed,
             max_epochs=args.epochs, max_steps=args.steps + 5 if speed else -1, callbacks=watch,
         )  # fmt: skip
@@ -139,14 +174,14 @@ def main() -> None:
         get_val_mask_func=None if speed else last_of_each, **layers,
     )  # fmt: skip
     events = read(args.train)
-    started = (time.perf_counter(), time.process_time())
     model.fit(Dataset.construct(events))
     # the library fits with a copy of the trainer
-    used = {type(one): one for one in model.fit_trainer.callbacks}
-    clock = used[Clock]
+    used = model.fit_trainer.callbacks
+    clock = next(one for one in used if isinstance(one, Clock))
+    wall, cpu = clock.spent
     record: dict[str, Any] = {
-        "seconds": round(time.perf_counter() - started[0], 1),
-        "cpu_seconds": round(time.process_time() - started[1], 1),
+        "seconds": round(wall, 1),
+        "cpu_seconds": round(cpu, 1),
         "steps": clock.steps,
         "targets": clock.targets,
         "items_per_second": clock.targets / max(clock.wall, 1e-9),
@@ -155,7 +190,13 @@ def main() -> None:
         "torch": torch.__version__,
     }
     if not speed:
-        path = Path(used[ModelCheckpoint].best_model_path)
+        path = Path(
+            next(
+                one.best_model_path
+                for one in used
+                if getattr(one, "monitor", "") == "val_loss" and isinstance(one, ModelCheckpoint)
+            )
+        )
         model.lightning_model.load_state_dict(torch.load(path, weights_only=False)["state_dict"])
         record["epoch"] = int(path.stem.split("=")[1].split("-")[0]) + 1
         users = list(dict.fromkeys(events[Columns.User]))
@@ -169,8 +210,8 @@ def main() -> None:
         with args.out.open("w", encoding="utf-8") as stream:
             for user, rows in lists.groupby(Columns.User, sort=False):
                 stream.write(f"{user}\t{' '.join(map(str, rows[Columns.Item]))}\n")
-    folder.cleanup()
-    print(json.dumps(record))
+    shutil.rmtree(folder, ignore_errors=True)
+    print(json.dumps(record), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from model import fit, retrieval, train
 from model.checkpoint import Fusion, save_model
 from model.folder import CheckpointError
 from model.links import Links
 from model.net import NetConfig, Recommender
 from model.predictor import Predictor
-from model.retrieval import FILE, ItemIndex, recall
+from model.retrieval import FILE, ItemIndex, recall, widen
 from model.settings import TrainConfig
 
 ITEMS = 300
@@ -33,6 +34,44 @@ def test_an_index_finds_the_largest_inner_products() -> None:
     assert (
         np.mean([a[0] == b for a, b in zip(first, (states @ table.T).argmax(1), strict=True)]) > 0.9
     )
+
+
+def test_the_graph_is_searched_only_as_far_as_enough_of_the_best_items_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table, states = keys(500), torch.randn(7, 16)
+    index = ItemIndex.build(table, threads=1)
+    needed = {320: 0.7, 640: 0.96, 1280: 0.99, 2560: 1.0}
+    monkeypatch.setattr(retrieval, "recall", lambda _k, _s, index, _n: needed[index.expansion])
+    assert widen(table, states, index) == 0.96
+    assert index.expansion == 640
+    needed[640] = needed[1280] = needed[2560] = 0.8
+    assert widen(table, states, index) == 0.8
+    assert index.expansion == 2560
+
+
+@pytest.mark.parametrize(
+    ("found", "always", "used"), [(0.97, 500, True), (0.9, 500, False), (0.9, 10, True)]
+)
+def test_a_trained_model_holds_an_index_if_that_finds_enough_or_a_scan_would_take_too_long(
+    found: float, always: int, used: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tuned(_keys: torch.Tensor, _states: torch.Tensor, index: ItemIndex) -> float:
+        index.expansion = 1280
+        return found
+
+    monkeypatch.setattr(fit, "APPROXIMATE_ITEMS", 10)
+    monkeypatch.setattr(fit, "ALWAYS_ITEMS", always)
+    monkeypatch.setattr(fit, "widen", tuned)
+    data, out = tmp_path / "train.txt", tmp_path / "model"
+    data.write_text("".join(f"u{n} {n % 7} {n % 5} {n % 11} x{n % 3}\n" for n in range(60)))
+    tiny = ["--size", "tiny", "--epochs", "1", "--threads", "1"]
+    assert train.main(["--sequences", str(data), "--out", str(out), *tiny]) == 0
+    predictor = Predictor.load(out)
+    assert predictor.manifest.metrics[retrieval.RECALL] == found
+    assert (predictor.index is not None) == used
+    if predictor.index is not None:
+        assert predictor.index.expansion == 1280
 
 
 def test_an_index_read_back_answers_as_before_and_rubbish_is_refused(tmp_path: Path) -> None:
