@@ -34,6 +34,7 @@ from model.data.schema import Product
 from model.device import check_device
 from model.fit import Run, train_model
 from model.folder import MANIFEST
+from model.memory import keep_memory
 from model.runlog import say
 from model.sizes import SIZES, human
 from model.workers import Workers
@@ -135,6 +136,7 @@ def check_out(out: Path, overwrite: bool) -> None:
 def main(argv: Sequence[str] | None = None, workers: Workers | None = None) -> int:
     """Command line; returns the exit code. `workers`: those of a run without a shared disk."""
     args = parser().parse_args(argv)
+    keep_memory()
     try:
         workers = workers or Workers(check_device(args.device))
     except DataError as error:
