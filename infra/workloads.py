@@ -75,6 +75,35 @@ def secret_path(site: str, team: str, workload: str) -> str:
     return f"{site}/{team}/{workload}"
 
 
+def allow(
+    resource_name: str,
+    vault: VaultSite,
+    workload: str,
+    rules: Mapping[str, Sequence[str]],
+    opts: ResourceOptions,
+) -> JwtRole:
+    """Let the workload's service account log in for these rules alone: path -> capabilities."""
+    role = name(vault.site, vault.team, workload)
+    policy = Policy(
+        f"{resource_name}-policy",
+        vault.connection,
+        policy_name=name(vault.mount_path, role),
+        rules=rules,
+        opts=opts,
+    )
+    return JwtRole(
+        f"{resource_name}-login",
+        vault.connection,
+        auth=vault.login,
+        role=role,
+        subject=f"system:serviceaccount:{vault.team}:{workload}",
+        policies=[policy.path],
+        audience=AUDIENCE,
+        ttl=TOKEN_TTL,
+        opts=opts,
+    )
+
+
 def grant(
     resource_name: str, vault: VaultSite, workload: str, needs: Needs, opts: ResourceOptions
 ) -> Access:
@@ -126,24 +155,7 @@ def grant(
         )
     authorities = {"services-ca.crt": f"{vault.pki_path}/cert/ca"} if needs.trusts_services else {}
     rules.update({path: ["read"] for path in authorities.values()})
-    policy = Policy(
-        f"{resource_name}-policy",
-        vault.connection,
-        policy_name=name(vault.mount_path, role),
-        rules=rules,
-        opts=opts,
-    )
-    login = JwtRole(
-        f"{resource_name}-login",
-        vault.connection,
-        auth=vault.login,
-        role=role,
-        subject=f"system:serviceaccount:{vault.team}:{workload}",
-        policies=[policy.path],
-        audience=AUDIENCE,
-        ttl=TOKEN_TTL,
-        opts=opts,
-    )
+    account = allow(resource_name, vault, workload, rules, opts)
     return Access(
         login=VaultLogin(
             address=vault.connection.address,
@@ -157,5 +169,5 @@ def grant(
             notify=needs.notify,
             metrics_port=needs.metrics_port,
         ),
-        resources=[*made, policy, login],
+        resources=[*made, account],
     )

@@ -18,7 +18,6 @@ from pulumi import ComponentResource, Output, Resource, ResourceOptions
 
 from infra.naming import Identity, labels, name, selector
 from infra.pods import (
-    AUDIENCE,
     Image,
     VaultLogin,
     as_written,
@@ -34,8 +33,8 @@ from infra.pods import (
     vault_volumes,
 )
 from infra.vault import KvSecret
-from infra.vault_login import JwtRole, Policy
-from infra.workloads import VaultSite
+from infra.vault_login import JwtRole
+from infra.workloads import VaultSite, allow, secret_path
 
 CANARY = "canary"
 CANARY_PORT = 8080
@@ -190,7 +189,7 @@ class TeamNamespace(ComponentResource):
         return space, [quota, defaults, deny, names]
 
     def _path(self) -> str:
-        return f"{self._args.vault.site}/{self._args.vault.team}/{CANARY}"
+        return secret_path(self._args.vault.site, self._args.vault.team, CANARY)
 
     def _role(self) -> str:
         return name(self._args.vault.site, self._args.vault.team, CANARY)
@@ -207,25 +206,8 @@ class TeamNamespace(ComponentResource):
             rotation=args.rotation,
             opts=parent,
         )
-        policy = Policy(
-            f"{self._name}-{CANARY}-policy",
-            args.vault.connection,
-            policy_name=name(args.vault.mount_path, self._role()),
-            rules={f"{args.vault.mount_path}/data/{self._path()}": ["read"]},
-            opts=parent,
-        )
-        role = JwtRole(
-            f"{self._name}-{CANARY}-login",
-            args.vault.connection,
-            auth=args.vault.login,
-            role=self._role(),
-            subject=f"system:serviceaccount:{args.vault.team}:{CANARY}",
-            policies=[policy.path],
-            audience=AUDIENCE,
-            ttl=600,
-            opts=parent,
-        )
-        return secret, role
+        rules = {f"{args.vault.mount_path}/data/{self._path()}": ["read"]}
+        return secret, allow(f"{self._name}-{CANARY}", args.vault, CANARY, rules, parent)
 
     def _canary(self, inside: ResourceOptions) -> k8s.core.v1.Service:
         args = self._args

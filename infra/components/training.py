@@ -22,7 +22,6 @@ from infra.components.training_start import start
 from infra.kueue import PRIORITY_LABEL, QUEUE_LABEL
 from infra.naming import Identity, labels, name, selector
 from infra.pods import (
-    AUDIENCE,
     SECRETS,
     Image,
     VaultLogin,
@@ -37,8 +36,7 @@ from infra.pods import (
     vault_volumes,
 )
 from infra.vault import KvSecret
-from infra.vault_login import JwtRole, Policy
-from infra.workloads import VaultSite
+from infra.workloads import VaultSite, allow, secret_path
 
 TRAINING = "training"
 GPU = "nvidia.com/gpu"
@@ -183,7 +181,7 @@ class Training(ComponentResource):
         }  # fmt: skip
 
     def _path(self) -> str:
-        return f"{self._args.vault.site}/{self._args.vault.team}/{TRAINING}"
+        return secret_path(self._args.vault.site, self._args.vault.team, TRAINING)
 
     def _role(self) -> str:
         return name(self._args.vault.site, self._args.vault.team, TRAINING)
@@ -199,25 +197,8 @@ class Training(ComponentResource):
             data={"access-key": args.store.access_key, "secret-key": args.store.secret_key},
             opts=parent,
         )
-        policy = Policy(
-            f"{self._name}-policy",
-            args.vault.connection,
-            policy_name=name(args.vault.mount_path, self._role()),
-            rules={f"{args.vault.mount_path}/data/{self._path()}": ["read"]},
-            opts=parent,
-        )
-        role = JwtRole(
-            f"{self._name}-login",
-            args.vault.connection,
-            auth=args.vault.login,
-            role=self._role(),
-            subject=f"system:serviceaccount:{args.vault.team}:{TRAINING}",
-            policies=[policy.path],
-            audience=AUDIENCE,
-            ttl=600,
-            opts=parent,
-        )
-        return [secret, role]
+        rules = {f"{args.vault.mount_path}/data/{self._path()}": ["read"]}
+        return [secret, allow(self._name, args.vault, TRAINING, rules, parent)]
 
     def _files(self) -> dict[str, str]:
         args = self._args
