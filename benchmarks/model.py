@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -47,7 +48,7 @@ PEERS: dict[str, dict[str, Any]] = {
                       "epochs": 200},
     "ml-1m": {"width": 64, "blocks": 2, "heads": 1, "dropout": 0.1, "length": 200, "epochs": 100},
 }  # fmt: skip
-# Without these a third of the peer's time goes into giving large tensors back and zeroing new ones.
+# For the peer, what `model.memory` does for ours: large tensors are not given back and zeroed anew.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
 OTHERS = {"width": 64, "blocks": 2, "heads": 1, "dropout": 0.2, "length": 50, "epochs": 100}
 PUBLISHED: dict[str, dict[str, tuple[float, float]]] = {
@@ -105,12 +106,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def timed(command: Sequence[str]) -> tuple[str, dict[str, float]]:
-    """A command's stdout, and its wall and CPU seconds."""
+def timed(
+    command: Sequence[str], more: dict[str, str] | None = None
+) -> tuple[str, dict[str, float]]:
+    """A command's stdout, and its wall and CPU seconds; `more` joins its environment."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run(
         command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT,
-        env={**os.environ, **KEEP_MEMORY},
+        env={**os.environ, **(more or {})},
     )  # fmt: skip
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
@@ -151,19 +154,21 @@ def peer(args: argparse.Namespace, name: str, work: Path, train: Path, seed: int
     for key in ("epochs", "patience", "batch", "width", "blocks", "loss"):
         given = getattr(args, f"peer_{key}")
         settings |= {} if given is None else {key: given}
-    out = (work / f"peer-{seed}.tsv").resolve()
+    out, state = ((work / f"peer-{seed}{end}").resolve() for end in (".tsv", ".partial"))
     flags = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
 
     def make() -> dict[str, Any]:
         said, spent = timed(["local/uv.sh", "run", "--no-project", "--with", PEER, "python",
                              "benchmarks/peers/rectools_sasrec.py", "--train", str(train.resolve()),
                              "--out", str(out), "--seed", str(seed),
-                             "--state", str(work.resolve() / f"peer-{seed}.partial"),
-                             "--threads", str(args.threads), *flags])  # fmt: skip
+                             "--state", str(state), "--threads", str(args.threads),
+                             *flags], KEEP_MEMORY)  # fmt: skip
         told = json.loads(said.splitlines()[-1])
         return {"seed": seed, "predictions": str(out), "settings": settings, "train": spent, **told}
 
-    return once(work / f"peer-{seed}.json", make)
+    record = once(work / f"peer-{seed}.json", make)
+    shutil.rmtree(state, ignore_errors=True)  # hours of work: not before the record is there
+    return record
 
 
 def compare(

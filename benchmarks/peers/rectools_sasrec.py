@@ -135,7 +135,7 @@ def main() -> None:
     flag.add_argument("--ligr", type=int, default=0, help="gated layers, SwiGLU of so many widths")
     flag.add_argument("--steps", type=int, default=20, help="steps of a speed run")
     flag.add_argument("--threads", type=int)
-    flag.add_argument("--state", type=Path, help="folder of an unfinished run, gone at its end")
+    flag.add_argument("--state", type=Path, help="folder of an unfinished run")
     args = flag.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -190,13 +190,8 @@ def main() -> None:
         "torch": torch.__version__,
     }
     if not speed:
-        path = Path(
-            next(
-                one.best_model_path
-                for one in used
-                if getattr(one, "monitor", "") == "val_loss" and isinstance(one, ModelCheckpoint)
-            )
-        )
+        kept = (one for one in used if isinstance(one, ModelCheckpoint))
+        path = Path(next(one.best_model_path for one in kept if one.monitor == "val_loss"))
         model.lightning_model.load_state_dict(torch.load(path, weights_only=False)["state_dict"])
         record["epoch"] = int(path.stem.split("=")[1].split("-")[0]) + 1
         users = list(dict.fromkeys(events[Columns.User]))
@@ -210,8 +205,9 @@ def main() -> None:
         with args.out.open("w", encoding="utf-8") as stream:
             for user, rows in lists.groupby(Columns.User, sort=False):
                 stream.write(f"{user}\t{' '.join(map(str, rows[Columns.Item]))}\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    print(json.dumps(record), flush=True)
+    if args.state is None:
+        shutil.rmtree(folder)
+    print(json.dumps(record))
 
 
 if __name__ == "__main__":
