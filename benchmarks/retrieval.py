@@ -32,7 +32,7 @@ from benchmarks.model import OUT
 from model.checkpoint import Fusion, save_model
 from model.net import NetConfig, Recommender
 from model.predictor import Predictor
-from model.retrieval import EXPANSION, FILE, RECALL, ItemIndex, widen
+from model.retrieval import FILE, ItemIndex, widen
 from model.scoring import encode
 from model.settings import TrainConfig
 
@@ -60,8 +60,7 @@ def make(items: int, folder: Path) -> float:
     index = ItemIndex.build(net.keys())
     took = time.process_time() - began
     index.save(folder / FILE)
-    states = encode(net, drawn(items, seed=0))
-    metrics = {RECALL: widen(net.keys(), states, index), EXPANSION: float(index.expansion)}
+    metrics = widen(net.keys(), encode(net, drawn(items, seed=0)), index)
     save_model(
         folder / "model", net, items=[str(n) for n in range(items)], users=1,
         popularity=torch.ones(items), links=None, fusion=Fusion(), train=TrainConfig(), size="base",

@@ -31,17 +31,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.faults import ENOUGH, NO_DEADLINE_MS, STEP, kills, overload
 from benchmarks.load import Outcome, bodies_of, closed_loop, open_loop, quantile
-from benchmarks.retrieval import cluster
+from benchmarks.retrieval import cluster, drawn
 from benchmarks.services import Peer, bare, bento, cpu_seconds, plain
 from model.checkpoint import Fusion, load_model, save_model
 from model.links import Links
 from model.net import NetConfig, Recommender
-from model.retrieval import APPROXIMATE_ITEMS, EXPANSION, FILE, RECALL, ItemIndex, widen
+from model.retrieval import APPROXIMATE_ITEMS, FILE, ItemIndex, widen
 from model.scoring import encode
 from model.settings import TrainConfig
 from model.sizes import SIZES
@@ -69,9 +68,7 @@ def make_model(out: Path, items: int) -> None:
             index = ItemIndex.build(net.keys())
             extra.append(Path(folder) / FILE)
             index.save(extra[0])
-            drawn = np.random.default_rng(1).integers(0, items, (100, 10))
-            metrics[RECALL] = widen(net.keys(), encode(net, list(drawn)), index)
-            metrics[EXPANSION] = float(index.expansion)
+            metrics |= widen(net.keys(), encode(net, drawn(items, seed=1)), index)
         save_model(
             out, net, items=[f"i{n}" for n in range(items)], users=1,
             popularity=torch.arange(items, 0, -1), links=links,

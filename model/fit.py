@@ -38,7 +38,6 @@ from model.retrieval import (
     ALWAYS_ITEMS,
     APPROXIMATE_ITEMS,
     ENOUGH,
-    EXPANSION,
     FILE,
     RECALL,
     ItemIndex,
@@ -185,7 +184,7 @@ def _finish(run: Run, net: Recommender) -> tuple[dict[str, float], list[Path]]:
         index = ItemIndex.build(keys)
         users = np.flatnonzero(run.corpus.lengths > 0)[:RECALL_USERS]
         states = encode(net, [run.corpus.sequence(int(u)) for u in users])
-        told |= {RECALL: widen(keys, states, index), EXPANSION: float(index.expansion)}
+        told |= widen(keys, states, index)
         used = told[RECALL] >= ENOUGH or len(keys) >= ALWAYS_ITEMS
         if used:
             files.append(run.work / FILE)

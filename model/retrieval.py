@@ -34,8 +34,8 @@ CONNECTIVITY = 24
 EXPANSION_ADD = 160
 EXPANSIONS = (320, 640, 1280, 2560)  # nodes that a search visits, tried in turn
 ENOUGH = 0.95  # of the exact best items
-# From here on an index is used however much it misses: a scan of so many items alone takes as long
-# as a request may, and best sellers would answer instead.
+# From here on an index is used however much it misses: a scan of so many for one history takes as
+# long as a request may (drawn out from 300,000, docs/model.md), and best sellers would answer.
 ALWAYS_ITEMS = 500_000
 
 Floats = NDArray[np.float32]
@@ -139,12 +139,13 @@ def recall(keys: Tensor, states: Tensor, index: ItemIndex, k: int = 100) -> floa
     )
 
 
-def widen(keys: Tensor, states: Tensor, index: ItemIndex, k: int = 100) -> float:
-    """Search the graph only as far as `ENOUGH` of the exact k best need, or as far as allowed;
-    the recall that this gives."""
+def widen(keys: Tensor, states: Tensor, index: ItemIndex) -> dict[str, float]:
+    """Search the graph as far as `ENOUGH` of the exact hundred best need, or as far as allowed;
+    returns what a manifest's metrics say of it."""
     found = 0.0
-    for index.expansion in EXPANSIONS:
-        found = recall(keys, states, index, k)
+    for expansion in EXPANSIONS:
+        index.expansion = expansion
+        found = recall(keys, states, index)
         if found >= ENOUGH:
             break
-    return found
+    return {RECALL: found, EXPANSION: float(index.expansion)}

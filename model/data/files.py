@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, TextIO, cast
 
 GZIP_MAGIC = b"\x1f\x8b"
-# gzip's own default; Python's, 9, takes four times as long for 2 % fewer bytes of sequences
+# gzip's own default; Python's, 9, takes several times as long for hardly fewer bytes of sequences
 LEVEL = 6
 
 

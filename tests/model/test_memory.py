@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
 ROUNDS, CELLS = 20, 10_000_000
 PAGES = CELLS * 4 // 4096  # of one tensor
 PROGRAM = """
@@ -28,7 +26,6 @@ def faults(how: str) -> int:
     return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
 def test_the_memory_of_a_freed_tensor_is_used_again_instead_of_coming_anew() -> None:
     assert faults("kept") < PAGES
     assert faults("given back") > 10 * PAGES, "the C library keeps it by itself: drop keep_memory"

@@ -42,11 +42,11 @@ def test_the_graph_is_searched_only_as_far_as_enough_of_the_best_items_need(
     table, states = keys(500), torch.randn(7, 16)
     index = ItemIndex.build(table, threads=1)
     needed = {320: 0.7, 640: 0.96, 1280: 0.99, 2560: 1.0}
-    monkeypatch.setattr(retrieval, "recall", lambda _k, _s, index, _n: needed[index.expansion])
-    assert widen(table, states, index) == 0.96
+    monkeypatch.setattr(retrieval, "recall", lambda _k, _s, index: needed[index.expansion])
+    assert widen(table, states, index) == {retrieval.RECALL: 0.96, retrieval.EXPANSION: 640}
     assert index.expansion == 640
     needed[640] = needed[1280] = needed[2560] = 0.8
-    assert widen(table, states, index) == 0.8
+    assert widen(table, states, index)[retrieval.RECALL] == 0.8
     assert index.expansion == 2560
 
 
@@ -56,9 +56,8 @@ def test_the_graph_is_searched_only_as_far_as_enough_of_the_best_items_need(
 def test_a_trained_model_holds_an_index_if_that_finds_enough_or_a_scan_would_take_too_long(
     found: float, always: int, used: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def tuned(_keys: torch.Tensor, _states: torch.Tensor, index: ItemIndex) -> float:
-        index.expansion = 1280
-        return found
+    def tuned(*_: object) -> dict[str, float]:
+        return {retrieval.RECALL: found, retrieval.EXPANSION: 1280}
 
     monkeypatch.setattr(fit, "APPROXIMATE_ITEMS", 10)
     monkeypatch.setattr(fit, "ALWAYS_ITEMS", always)
