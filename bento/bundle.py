@@ -36,8 +36,8 @@ MARGIN = 0.02
 ROOT = Path(__file__).resolve().parent.parent
 # What the service imports; versions are those it was bundled with.
 REQUIREMENTS = (
-    "bentoml", "bm25s", "httptools", "httpx", "lightgbm", "nats-py", "numpy", "polars", "pyarrow",
-    "pydantic", "pyyaml", "rich", "safetensors", "torch", "usearch", "uvloop",
+    "bentoml", "bm25s", "faiss-cpu", "httptools", "httpx", "lightgbm", "nats-py", "numpy", "polars",
+    "pyarrow", "pydantic", "pyyaml", "rich", "safetensors", "torch", "uvloop",
 )  # fmt: skip
 
 

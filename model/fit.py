@@ -34,15 +34,7 @@ from model.links import Links, learn_links
 from model.loop import Best, Fit, use
 from model.metrics import mask_seen, rank_of, summary
 from model.net import NetConfig, Recommender
-from model.retrieval import (
-    ALWAYS_ITEMS,
-    APPROXIMATE_ITEMS,
-    ENOUGH,
-    FILE,
-    RECALL,
-    ItemIndex,
-    widen,
-)
+from model.retrieval import APPROXIMATE_ITEMS, FILE, ItemIndex, widen
 from model.runlog import RunLog, Silence
 from model.scoring import chunks, encode, network_scores, ranks
 from model.settings import TrainConfig
@@ -185,16 +177,8 @@ def _finish(run: Run, net: Recommender) -> tuple[dict[str, float], list[Path]]:
         users = np.flatnonzero(run.corpus.lengths > 0)[:RECALL_USERS]
         states = encode(net, [run.corpus.sequence(int(u)) for u in users])
         told |= widen(keys, states, index)
-        used = told[RECALL] >= ENOUGH or len(keys) >= ALWAYS_ITEMS
-        if used:
-            files.append(run.work / FILE)
-            index.save(files[0])
-        if told[RECALL] < ENOUGH:
-            run.say(
-                f"approximate retrieval finds {told[RECALL]:.2f} of the 100 best items, less than "
-                f"{ENOUGH}: "
-                + ("a scan of so many would be too slow" if used else "the catalogue is scanned")
-            )
+        files.append(run.work / FILE)
+        index.save(files[0])
     return told, files
 
 

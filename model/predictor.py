@@ -23,14 +23,13 @@ from model.data.schema import Product
 from model.device import check_device
 from model.folder import CheckpointError
 from model.metrics import mask_seen
-from model.retrieval import EXPANSION, EXPANSIONS, FILE, ItemIndex, asked, candidates
+from model.retrieval import CANDIDATES, FEWEST, FILE, ItemIndex, Mask, candidates
 from model.scoring import CHUNK, chunks, fused_scores
 from model.topk import Best, best_of
 
 if TYPE_CHECKING:
     from model.search.index import SearchIndex
 
-Mask = NDArray[np.bool_]
 Retrieval = Literal["auto", "exact", "approximate"]
 SEARCH = "search"  # the folder of the index inside a model's folder
 
@@ -110,12 +109,12 @@ class Predictor:
         index: ItemIndex | None = None
         if retrieval != "exact" and FILE in loaded.manifest.files:
             try:
-                told = loaded.manifest.metrics.get(EXPANSION, EXPANSIONS[0])
+                told = loaded.manifest.metrics.get(CANDIDATES, FEWEST)
                 index = ItemIndex.open(folder / FILE, len(loaded.items), int(told))
             except ValueError as error:
                 raise CheckpointError(f"{error}; train it again") from error
         elif retrieval == "approximate":
-            index = ItemIndex.build(loaded.net.keys(), threads or 0)
+            index = ItemIndex.build(loaded.net.keys())
         search: SearchIndex | None = None
         if (folder / SEARCH).is_dir():
             from model.search.index import SearchIndex  # a model without it starts sooner
@@ -184,19 +183,23 @@ class Predictor:
             users = filled[first : first + CHUNK]
             part = [known[u] for u in users]
             spare = max(len(known[u]) + len(barred[u]) for u in users)
+            count = max(index.candidates, 4 * k) + spare
+            given = [masks[u] for u in users]
+            for mask in given:
+                if mask is not None:
+                    self._check_mask(mask)
             found = candidates(
-                self._net, self._keys, index, part, asked(k) + spare, self._links,
+                self._net, self._keys, index, part, count, given, self._links,
                 fusion.weight, fusion.decay,
             )  # fmt: skip
-            for user, (items, scores) in zip(users, found, strict=True):
+            for user, (items, scores, whole) in zip(users, found, strict=True):
                 open_ = ~np.isin(items, known[user])
-                if (mask := masks[user]) is not None:
-                    self._check_mask(mask)
-                    open_ &= mask[items]
                 if barred[user]:
                     open_ &= ~np.isin(items, self._indices(list(barred[user])))
-                if open_.sum() < k:
+                if open_.sum() < k and not whole:
                     rest.append(user)
+                    continue
+                if not open_.any():
                     continue
                 (best,) = best_of(scores[torch.from_numpy(open_)][None], k)
                 kept = items[open_]
