@@ -59,8 +59,8 @@ demo-failover: setup ## what shoppers notice while a node, a tunnel and each sit
 demo-burst: setup ## a training job that overflows into the cloud site (after make up, which ends with it)
 	@$(UV) run --frozen python -m local.overflow
 
-bench: setup ## every measurement, side by side with its peer; writes out/bench/
-	@$(UV) run --frozen python -m benchmarks
+bench: setup ## every measurement, side by side with its peer, into out/bench/; DATA=path: public sets
+	@PATH="$$($(UV) run --frozen stand bin):$$PATH" $(UV) run --frozen python -m benchmarks $(if $(DATA),--data "$(DATA)")
 
 clean: ## what runs left in this folder (not the user's cache, not a running stand)
 	@rm -rf out .pytest_cache .ruff_cache .hypothesis

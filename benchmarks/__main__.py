@@ -1,9 +1,11 @@
-"""Every measurement, one after the other: `python -m benchmarks [NAME...]`.
+"""Every measurement, one after the other: `python -m benchmarks [--data FOLDER] [NAME...]`.
 
 A name is a file of this folder without `.py`; each may also be run alone with options of its own,
 `python -m benchmarks.stand --help`. One that fails does not stop the others. The end is one table
 of everything measured so far (`benchmarks/table.py`). What asks a deployed stack (failover, served)
-is left out. Exit: 0, or 1 when one failed.
+is left out. FOLDER holds the public sets by the names of docs/model.md and docs/search.md; with it
+accuracy is measured on those, which takes most of a day, without it on the synthetic shop.
+Exit: 0, or 1 when one failed.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import pkgutil
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from benchmarks import table
 FOLDER = Path(__file__).parent
 STACK = {"failover", "served"}
 """These ask a deployed stack, whose outputs they read from standard input."""
+SEQUENCES, ITEMS = "sequences.txt.gz", "items.jsonl.gz"
 
 
 def names() -> list[str]:
@@ -34,24 +38,50 @@ def names() -> list[str]:
     )
 
 
+def runs(name: str, data: Path | None) -> list[list[str]]:
+    """The options of each run that a measurement's figures need."""
+    if name == "serve":
+        return [[], ["--items", "1000000"], ["--kills", "150"], ["--overload", "300", "--apart"]]
+    if data is None:
+        return [[]]
+    beauty, office = data / "amazon-beauty", data / "amazon-office"
+    real = {
+        "cold": ["--sequences", str(office / SEQUENCES), "--items", str(office / ITEMS)],
+        "model": ["--data", str(data), "--set", "amazon-beauty", "--set", "ml-1m"],
+        "model_speed": ["--sequences", str(beauty / SEQUENCES)],
+        "search": ["--data", str(data / "home-depot-search")],
+        "understand": ["--data", str(data)],
+    }
+    # search also measures what a history adds, which no public set can tell
+    return [real.get(name, []), *([[]] if name == "search" else [])]
+
+
 def main() -> int:
     known = names()
     parser = argparse.ArgumentParser(prog="benchmarks", description="Every measurement in turn.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(known)}")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="of the public sets")
     words = parser.parse_args()
     unknown = sorted(set(words.names) - set(known))
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(known)}")
-    failed: list[str] = []
     if asked := sorted(STACK & set(words.names)):
         parser.error(
             f"{', '.join(asked)} ask a deployed stack: pulumi stack output -s local --json | "
             f"python -m benchmarks.{asked[0]}"
         )
+    if words.data is not None and not words.data.is_dir():
+        parser.error(f"--data {words.data} is no folder")
+    failed: list[str] = []
     for name in words.names or [one for one in known if one not in STACK]:
-        print(f"== {name}", flush=True)
-        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode:
-            failed.append(name)
+        for options in runs(name, words.data):
+            what = " ".join((name, *options))
+            print(f"== {what}", flush=True)
+            began = time.monotonic()
+            command = [sys.executable, "-m", f"benchmarks.{name}", *options]
+            if subprocess.run(command, check=False).returncode:
+                failed.append(what)
+            print(f"-- {time.monotonic() - began:.0f} s", flush=True)
     print(flush=True)
     table.main()
     if failed:

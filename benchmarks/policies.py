@@ -5,9 +5,10 @@
 *Files*: `policies check --manifests` and `checkov --framework kubernetes`, each as its own process
 over one folder of manifests (Deployments, Services, ConfigMaps, RBAC);
 median wall time of the runs.
-*Engine*: `pulumi preview` of a program with as many resources, with and without the pack, against
-an API server of its own; runs alternate, so that a busy machine slows both. Checkov is no
-dependency of the project: install it anywhere and name its path (`uv tool install checkov`).
+*Engine*: `pulumi preview` of a program with as many resources, without a pack, with one that judges
+nothing (`benchmarks/peers/empty_pack`: what the engine asks for any pack in Python) and with ours,
+against an API server of its own; runs alternate, so that a busy machine slows all. Checkov
+comes into an environment of its own under out/bench, unless `--checkov` names one.
 Writes out/bench/policies.json.
 """
 
@@ -16,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -31,6 +31,7 @@ import yaml
 from policies.samples import HARDENED, IMAGE
 
 OUT = Path("out/bench/policies.json")
+PEER = "checkov==3.3.30"
 ROOT = Path(__file__).resolve().parent.parent
 FILES_AIM = 0.1  # of Checkov's wall time
 ENGINE_AIM = 0.05  # added to a preview
@@ -82,6 +83,17 @@ def wall(command: Sequence[str], accepted: tuple[int, ...] = (0, 1), **options: 
         tail = (done.stdout + done.stderr)[-2000:]
         raise SystemExit(f"benchmarks.policies: {command[0]} exited {done.returncode}: {tail}")
     return took
+
+
+def installed() -> str:
+    """Path of the peer, in an environment of its own."""
+    place = OUT.parent / PEER
+    program = place.absolute() / "bin" / "checkov"
+    if not program.is_file():
+        uv = str(ROOT / "local/uv.sh")
+        wall([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(place)], (0,))
+        wall([uv, "pip", "install", "--quiet", "--python", str(place), PEER], (0,))
+    return str(program)
 
 
 def files(number: int, runs: int, checkov: str) -> dict[str, Any]:
@@ -143,12 +155,16 @@ def engine(number: int, runs: int) -> dict[str, Any]:
             project = Project(folder / "project", PROGRAM)
             (project.program / "objects.json").write_text(json.dumps(objects(number)))
             (folder / "levels.json").write_text('{"all": "advisory"}')
-            pack = ("--policy-pack", str(ROOT / "policies"),
-                    "--policy-pack-config", str(folder / "levels.json"))  # fmt: skip
-            times: dict[str, list[float]] = {"without": [], "with": []}
+            packs: dict[str, tuple[str, ...]] = {
+                "without": (),
+                "empty": ("--policy-pack", str(ROOT / "benchmarks/peers/empty_pack")),
+                "with": ("--policy-pack", str(ROOT / "policies"),
+                         "--policy-pack-config", str(folder / "levels.json")),
+            }  # fmt: skip
+            times: dict[str, list[float]] = {which: [] for which in packs}
             project.run("preview")  # caches of the engine and of the server
             for _ in range(runs):
-                for which, words in (("without", ()), ("with", pack)):
+                for which, words in packs.items():
                     began = time.monotonic()
                     project.run("preview", *words)
                     times[which].append(time.monotonic() - began)
@@ -160,6 +176,7 @@ def engine(number: int, runs: int) -> dict[str, Any]:
         "seconds": times,
         "median": medians,
         "added": medians["with"] / medians["without"] - 1,
+        "added to an empty pack": medians["with"] / medians["empty"] - 1,
     }
 
 
@@ -169,23 +186,23 @@ def main() -> None:
     )
     parser.add_argument("--objects", type=int, default=500)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--checkov", default=shutil.which("checkov") or "")
+    parser.add_argument("--checkov", metavar="PATH", help="one that is installed already")
     parser.add_argument("--skip-engine", action="store_true")
     given = parser.parse_args()
     found: dict[str, Any] = {"cpus": os.cpu_count()}
     print(f"{'':28}{'seconds':>10}{'ratio':>9}{'aim':>9}")
-    if given.checkov:
-        found["files"] = one = files(given.objects, given.runs, given.checkov)
-        print(f"{'checkov, manifests':28}{one['median']['checkov']:10.2f}{1:9.3f}")
-        print(f"{'policies, manifests':28}{one['median']['policies']:10.2f}"
-              f"{one['ratio']:9.3f}{FILES_AIM:9.3f}")  # fmt: skip
-    else:
-        print("checkov is not at hand: install it and name it with --checkov", file=sys.stderr)
+    found["files"] = one = files(given.objects, given.runs, given.checkov or installed())
+    print(f"{'checkov, manifests':28}{one['median']['checkov']:10.2f}{1:9.3f}")
+    print(f"{'policies, manifests':28}{one['median']['policies']:10.2f}"
+          f"{one['ratio']:9.3f}{FILES_AIM:9.3f}")  # fmt: skip
     if not given.skip_engine:
         found["engine"] = one = engine(given.objects, given.runs)
         print(f"{'preview without the pack':28}{one['median']['without']:10.2f}{1:9.3f}")
+        empty = one["median"]["empty"]
+        print(f"{'preview, an empty pack':28}{empty:10.2f}{empty / one['median']['without']:9.3f}")
         print(f"{'preview with the pack':28}{one['median']['with']:10.2f}"
               f"{1 + one['added']:9.3f}{1 + ENGINE_AIM:9.3f}")  # fmt: skip
+        print(f"{'  of the empty pack':38}{1 + one['added to an empty pack']:9.3f}")
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

@@ -76,6 +76,7 @@ def policies(found: dict[str, Any], _: str) -> Iterator[Row]:
     if "engine" in found:
         one = found["engine"]["median"]
         yield Row("preview with the pack, s", one["with"], "without", one["without"], 1.05)
+        yield Row("preview with the pack, s", one["with"], "an empty pack", one["empty"])
 
 
 def serve(found: dict[str, Any], name: str) -> Iterator[Row]:
@@ -91,6 +92,7 @@ def serve(found: dict[str, Any], name: str) -> Iterator[Row]:
 def overload(found: dict[str, Any], name: str) -> Iterator[Row]:
     what = f"{name.rpartition('-')[2]} items, twice the capacity"
     yield Row(f"{what}: failed answers", found["failed"], "", None, 0)
+    yield Row(f"{what}: answered p99, ms", found["accepted p99 ms"], "", None, 50)
     yield Row(f"{what}: refused p99, ms", found["refused p99 ms"], "", None, 100)
     yield Row(f"{what}: normal again, s", found["normal again s"] or float("inf"), "", None, 30)
 
@@ -130,6 +132,19 @@ def search(found: dict[str, Any], _: str) -> Iterator[Row]:
                 f"search, {metric}", rows["whole"][metric], "BM25", rows["bm25"][metric], 1.15,
                 least=True,
             )  # fmt: skip
+
+
+def history(found: dict[str, Any], _: str) -> Iterator[Row]:
+    with_, without = (found["figures"][which]["ndcg@10"] for which in ("history", "query"))
+    yield Row(f"{found['label']}, search with a history, NDCG@10", with_, "without", without)
+
+
+def cold(found: dict[str, Any], _: str) -> Iterator[Row]:
+    among = "among held-out items"
+    ours, words = (
+        found["figures"][f"{which}, {among}"]["hr@10"] for which in ("ours", "words alone")
+    )
+    yield Row(f"{found['set']}, items without events, HR@10", ours, "words alone", words)
 
 
 def understand(found: list[dict[str, Any]], _: str) -> Iterator[Row]:
@@ -185,8 +200,8 @@ def queues(found: list[dict[str, Any]], _: str) -> Iterator[Row]:
 READERS: dict[str, Callable[[Any, str], Iterator[Row]]] = {
     "stand": stand, "update": update, "policies": policies, "serve-overload-*": overload,
     "serve-kills-*": killed, "serve-[0-9]*": serve, "model-*": model, "search": search,
-    "understand": understand, "retrieval": retrieval, "data": data, "link": link,
-    "served": served, "failover": failover, "queues": queues,
+    "search_history": history, "cold": cold, "understand": understand, "retrieval": retrieval,
+    "data": data, "link": link, "served": served, "failover": failover, "queues": queues,
 }  # fmt: skip
 HEAD = ["measured", "ours", "peer", "the peer's", "ratio", "aim", "held"]
 
