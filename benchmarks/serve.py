@@ -11,9 +11,9 @@ the highest open-loop rate, in steps of a quarter (each tried twice), at which 9
 answer and their p99 stays within --limit-ms. `alone`: median time of one request at a time, beside
 a BentoML endpoint that calls the same model in place, and beside one that does nothing. Only
 answers of the best tier count. Without --model the weights are random (as fast as trained ones) and
-stay in out/bench for the next call. From 200,000 items the model holds an index for approximate
-retrieval, as training writes it, over vectors in clusters; `--items 1000000` needs about 4 GiB, and
-minutes to build the index, once. The peer scans the whole.
+stay in out/bench for the next call. From 100,000 items the model holds an index for approximate
+retrieval, as training writes it, over vectors in clusters; `--items 1000000` needs about 4 GiB. The
+peer scans the whole.
 Writes out/bench/serve-<items>.json.
 """
 

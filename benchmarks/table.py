@@ -174,7 +174,8 @@ def data(found: list[dict[str, Any]], _: str) -> Iterator[Row]:
 
 def link(found: dict[str, Any], _: str) -> Iterator[Row]:
     for one in found["results"]:
-        yield Row(f"link, {one['name']}, worst s", one["worst"], "", None, one["target"])
+        what = f"link, {one['name']}, {one['measure']}, worst s"
+        yield Row(what, one["worst"], "", None, one["target"])
 
 
 def served(found: dict[str, Any], _: str) -> Iterator[Row]:
