@@ -4,7 +4,7 @@ A name is a file of this folder without `.py`; each may also be run alone with o
 `python -m benchmarks.stand --help`. One that fails does not stop the others. The end is one table
 of everything measured so far (`benchmarks/table.py`). What asks a deployed stack (failover, served)
 is left out. FOLDER holds the public sets by the names of docs/model.md and docs/search.md; with it
-accuracy is measured on those, which takes most of a day, without it on the synthetic shop.
+accuracy is measured on those, which takes many hours, without it on the synthetic shop.
 Exit: 0, or 1 when one failed.
 """
 
