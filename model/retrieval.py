@@ -142,7 +142,10 @@ def candidates(
 def recall(keys: Tensor, states: Tensor, index: ItemIndex, k: int = 100) -> float:
     """Share of the exact k best items of each state that are among the candidates for them."""
     k = min(k, len(keys))
-    exact = (states.float().cpu() @ keys.float().cpu().T).topk(k, dim=1).indices.numpy()
+    table = keys.float().cpu()
+    # a few states at a time: scores of all, over ten million items, would be gigabytes
+    best = [(part @ table.T).topk(k, dim=1).indices for part in states.float().cpu().split(16)]
+    exact = torch.cat(best).numpy()
     found = index.nearest(states, index.candidates)
     return float(
         np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(exact, found, strict=True)])
