@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,8 @@ from typing import NamedTuple
 
 import psutil
 
+from local.layout import free_port
+
 Cores = frozenset[int]
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = 2
@@ -27,12 +28,6 @@ class Peer(NamedTuple):
     name: str
     url: str
     pid: int
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def apart() -> Cores:

@@ -16,7 +16,8 @@ from types import MappingProxyType
 import httpx
 import psutil
 
-from benchmarks.services import free_port, workers_of
+from benchmarks.services import workers_of
+from local.layout import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 

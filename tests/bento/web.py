@@ -11,8 +11,8 @@ from pathlib import Path
 
 import uvicorn
 
+from local.layout import free_port
 from tests.bento.conftest import assemble
-from tests.bento.process import free_port
 
 
 @contextmanager

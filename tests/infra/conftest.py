@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import hvac
 import pytest
 
 from infra.vault import Connection
+from local.layout import free_port
 from local.paths import PROJECT
 
 DEPLOYER = "hybrid-recommender-deployer"
@@ -32,12 +32,6 @@ class RealVault:
     connection: Connection
     root: hvac.Client
     unseal_key: str
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def vault_binary() -> str:

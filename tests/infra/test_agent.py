@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import certifi
 import pytest
 
 from infra.pods import AGENT_PORT, Image, VaultLogin, vault_agent, vault_agent_files
+from local.layout import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGIN = VaultLogin(
@@ -27,12 +27,6 @@ LOGIN = VaultLogin(
     role="shop",
     secrets={"password": "secret/data/shop#password"},
 )
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 @pytest.fixture

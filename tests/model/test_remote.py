@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from torch.distributed.run import get_args_parser
 
+from local.layout import free_port
 from model import artefacts, launch
 from model.artefacts import Place, Store, StoreError
-from tests.plugins.cluster import free_port, tool
+from tests.plugins.cluster import tool
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import time
@@ -30,6 +29,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from local.layout import free_port
 from local.tools import debian, resolve
 from local.tools.table import GROUPS, PACKAGES
 
@@ -54,12 +54,6 @@ def tool(name: str) -> str:
     group = next(each for each in GROUPS if name in each.programs)
     have = resolve.on_path(group, print) or resolve.in_cache(group) or resolve.make(group, print)
     return str(have[name].path)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from .cluster import Cluster, free_port
+from local.layout import free_port
+
+from .cluster import Cluster
 from .conftest import PRELUDE, Make
 from .engine import summary
 

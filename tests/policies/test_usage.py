@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from local.layout import free_port
 from local.tools import debian
 from local.tools.table import PACKAGES
 from local.waiting import wait_for
@@ -29,7 +30,6 @@ from policies.rule import Verdict
 from policies.samples import container, deployment, manifest
 from policies.usage import USAGE_IDS, ContainerUse, GpuUse, Usage, UsageSettings
 from policies.values import UNKNOWN_GUID
-from tests.plugins.cluster import free_port
 
 GIB = 2**30
 
