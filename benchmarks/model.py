@@ -14,6 +14,7 @@ without the peer. Writes out/bench/model-SET.json.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import resource
@@ -40,17 +41,20 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = Path("out/bench")
 SYNTHETIC = "synthetic-shop"
 PEER = "rectools[torch]==0.19.0"
-# As its authors chose them by grid search (eSASRec, arXiv 2508.06450, their repository's settings).
-# Their loss there is sampled softmax with 256 negatives a position, which on a CPU takes minutes
-# an epoch; the full softmax, the library's default, is what a CPU can run to its end.
+# As its authors chose them by grid search for leave-one-out, their best layers and loss (eSASRec,
+# arXiv 2508.06450, configs/paper/loo of their repository).
+BEST = {"loss": "sampled_softmax", "negatives": 256, "ligr": 4}
 PEERS: dict[str, dict[str, Any]] = {
     "amazon-beauty": {"width": 256, "blocks": 1, "heads": 1, "dropout": 0.2, "length": 50,
-                      "epochs": 200},
-    "ml-1m": {"width": 64, "blocks": 2, "heads": 1, "dropout": 0.1, "length": 200, "epochs": 100},
+                      "epochs": 200, **BEST},
+    "ml-1m": {"width": 64, "blocks": 2, "heads": 1, "dropout": 0.1, "length": 200, "epochs": 100,
+              **BEST},
 }  # fmt: skip
 # For the peer, what `model.memory` does for ours: large tensors are not given back and zeroed anew.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
-OTHERS = {"width": 64, "blocks": 2, "heads": 1, "dropout": 0.2, "length": 50, "epochs": 100}
+PEER_FLAGS = ("epochs", "patience", "batch", "width", "blocks", "loss", "negatives", "ligr")
+OTHERS = {"width": 64, "blocks": 2, "heads": 1, "dropout": 0.2, "length": 50, "epochs": 100,
+          **BEST}  # fmt: skip
 PUBLISHED: dict[str, dict[str, tuple[float, float]]] = {
     "amazon-beauty": {
         "eSASRec (published)": (0.0928, 0.0523),
@@ -101,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-refit", action="store_true", help="as published figures: no last fit")
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--peer-seeds", type=int, default=1)
-    for name in ("epochs", "patience", "batch", "width", "blocks", "loss"):
+    for name in PEER_FLAGS:
         parser.add_argument(f"--peer-{name}", help="replaces the documented setting")
     return parser
 
@@ -151,10 +155,11 @@ def ours(args: argparse.Namespace, work: Path, train: Path, seed: int) -> dict[s
 def peer(args: argparse.Namespace, name: str, work: Path, train: Path, seed: int) -> dict[str, Any]:
     """One run of the peer."""
     settings = dict(PEERS.get(name, OTHERS))
-    for key in ("epochs", "patience", "batch", "width", "blocks", "loss"):
+    for key in PEER_FLAGS:
         given = getattr(args, f"peer_{key}")
         settings |= {} if given is None else {key: given}
-    out, state = ((work / f"peer-{seed}{end}").resolve() for end in (".tsv", ".partial"))
+    kept = f"peer-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]}-{seed}"
+    out, state = ((work / f"{kept}{end}").resolve() for end in (".tsv", ".partial"))
     flags = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
 
     def make() -> dict[str, Any]:
@@ -166,7 +171,7 @@ def peer(args: argparse.Namespace, name: str, work: Path, train: Path, seed: int
         told = json.loads(said.splitlines()[-1])
         return {"seed": seed, "predictions": str(out), "settings": settings, "train": spent, **told}
 
-    record = once(work / f"peer-{seed}.json", make)
+    record = once(work / f"{kept}.json", make)
     shutil.rmtree(state, ignore_errors=True)  # hours of work: not before the record is there
     return record
 
@@ -184,7 +189,7 @@ def compare(
             gained[side].append(gains(places(corpus, lists)[1])["ndcg@10"])
             told = {key: value for key, value in run.items() if key != "predictions"}
             result[side].append({**told, "report": report})
-    if peers:
+    if runs and peers:
         result["ratio_ndcg"] = ratio(np.mean(gained["ours"], 0), np.mean(gained["peers"], 0))
     return result
 
