@@ -163,12 +163,13 @@ def peer(args: argparse.Namespace, name: str, work: Path, train: Path, seed: int
     flags = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
 
     def make() -> dict[str, Any]:
-        said, spent = timed(["local/uv.sh", "run", "--no-project", "--with", PEER, "python",
+        said, _ = timed(["local/uv.sh", "run", "--no-project", "--with", PEER, "python",
                              "benchmarks/peers/rectools_sasrec.py", "--train", str(train.resolve()),
                              "--out", str(out), "--seed", str(seed),
                              "--state", str(state), "--threads", str(args.threads),
                              *flags], KEEP_MEMORY)  # fmt: skip
         told = json.loads(said.splitlines()[-1])
+        spent = {part: told.pop(part) for part in ("seconds", "cpu_seconds")}  # killed runs too
         return {"seed": seed, "predictions": str(out), "settings": settings, "train": spent, **told}
 
     record = once(work / f"{kept}.json", make)

@@ -108,6 +108,11 @@ class Sparing(TransformerLightningModule):
 
     compared = False
 
+    def on_train_start(self) -> None:
+        """The library draws new weights here, also over those of a run that goes on."""
+        if self.trainer.current_epoch == 0:
+            super().on_train_start()
+
     def training_step(self, batch: Any, *_: Any) -> Any:
         """One batch of x, y, yw (B, L) and, for sampled losses, negatives (B, L, m)."""
         keys = self.torch_model.item_model.get_all_embeddings()
