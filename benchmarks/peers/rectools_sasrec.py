@@ -228,7 +228,7 @@ def main() -> None:
     flag.add_argument("--heads", type=int, required=True)
     flag.add_argument("--dropout", type=float, required=True)
     flag.add_argument("--length", type=int, required=True)
-    flag.add_argument("--loss", default="softmax")
+    flag.add_argument("--loss", choices=["softmax", "sampled_softmax"], default="softmax")
     flag.add_argument("--negatives", type=int, default=256)
     flag.add_argument("--epochs", type=int, default=100)
     flag.add_argument("--patience", type=int, default=50)
